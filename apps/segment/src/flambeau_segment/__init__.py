@@ -1,0 +1,3 @@
+"""Segment street photos on the command line."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""``python -m flambeau_segment`` is the ``flambeau-segment`` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,3 @@
+"""Translate text on the command line."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What flambeau-translate registers with Flambeau. Imports nothing heavy."""

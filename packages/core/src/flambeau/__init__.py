@@ -1,0 +1,66 @@
+"""Flambeau: PyTorch's API and checkpoints, without PyTorch.
+
+Names are loaded on first use: `import flambeau` itself imports nothing heavy.
+
+>>> import flambeau as torch
+>>> x = torch.ones(2, 2, requires_grad=True)
+>>> (x * 3).sum().backward()
+>>> x.grad
+tensor([[3., 3.],
+        [3., 3.]])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_SUBMODULES = (
+    "autograd", "backends", "cli", "data", "errors", "io", "nn", "ops", "optim", "plugins", "testing", "train",
+)  # fmt: skip
+# Where a public name lives; what is not listed is looked up in ops.
+_FROM = {
+    "Tensor": "tensor", "Size": "tensor", "device": "device", "Generator": "random", "manual_seed": "random",
+    "seed": "random", "initial_seed": "random", "get_rng_state": "random", "set_rng_state": "random",
+    "default_generator": "random", "save": "io", "load": "io", "FlambeauError": "errors",
+    "is_tensor": "_public", "is_floating_point": "_public", "is_complex": "_public", "numel": "_public",
+    "get_num_threads": "_public", "set_num_threads": "_public", "allclose": "_public", "equal": "_public",
+    "isclose": "_public", "set_printoptions": "_public", "cuda": "_public", "typename": "_public",
+}  # fmt: skip
+_AUTOGRAD = (
+    "no_grad", "enable_grad", "inference_mode", "is_grad_enabled", "set_grad_enabled", "is_inference_mode_enabled",
+)  # fmt: skip
+_DTYPES = (
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "float8_e4m3fn",
+    "float8_e5m2", "complex64", "complex128", "half", "float", "double", "short", "int", "long", "cfloat", "cdouble",
+    "dtype", "get_default_dtype", "set_default_dtype", "promote_types",
+)  # fmt: skip
+_FROM |= dict.fromkeys(_AUTOGRAD, "autograd") | dict.fromkeys(_DTYPES, "dtypes")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'flambeau' has no attribute {name!r}")
+    if name in ("pi", "inf", "nan", "e"):
+        import math
+
+        value: Any = getattr(math, name)
+    elif name in _FROM:
+        importlib.import_module(f"{__name__}.ops")  # so that Tensor has its methods
+        value = getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+    else:
+        ops = importlib.import_module(f"{__name__}.ops")
+        value = ops.__dict__.get(name) if name in ops.__all__ else None
+        if value is None:
+            raise AttributeError(f"flambeau has no {name!r} (yet); flambeau.ops.__all__ lists the operations")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    ops = importlib.import_module(f"{__name__}.ops")
+    return sorted({*_SUBMODULES, *_FROM, *ops.__all__, "__version__", "pi", "inf", "nan", "e"})

@@ -1,0 +1,85 @@
+"""Small public functions that are neither ops nor types."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+
+from . import backends
+from . import device as _device_module
+from .tensor import Tensor, _print_options
+
+
+def is_tensor(obj: Any) -> bool:
+    """Whether `obj` is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the dtype is a floating-point one."""
+    return input.is_floating_point()
+
+
+def is_complex(input: Tensor) -> bool:
+    """Whether the dtype is complex."""
+    return input.is_complex()
+
+
+def numel(input: Tensor) -> int:
+    """Number of elements."""
+    return input.numel()
+
+
+def typename(obj: Any) -> str:
+    """The full name of an object's type."""
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Elementwise: |input - other| <= atol + rtol * |other|."""
+    xp = backends.namespace((input.array, other.array))
+    return Tensor._wrap(xp.asarray(xp.isclose(input.array, other.array, rtol, atol, equal_nan)))
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether all elements are close."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shape and all elements are the same."""
+    return input.array.shape == other.array.shape and bool((input.array == other.array).all())
+
+
+def set_printoptions(
+    precision: int | None = None, threshold: int | None = None, edgeitems: int | None = None, linewidth: int | None = None
+) -> None:
+    """How tensors are printed."""
+    given = dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth)
+    _print_options.update({k: v for k, v in given.items() if v is not None})
+
+
+def get_num_threads() -> int:
+    """Threads that CPU kernels use: FLAMBEAU_NUM_THREADS, or the number of usable cores."""
+    return int(os.environ.get("FLAMBEAU_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def set_num_threads(n: int) -> None:
+    """Sets the number of threads for kernels loaded from now on."""
+    os.environ["FLAMBEAU_NUM_THREADS"] = str(int(n))
+
+
+def _cuda_count() -> int:
+    try:
+        return getattr(backends.get(_device_module.device("cuda")), "count", 0)
+    except Exception:  # no CuPy, no driver, no device: all mean 0
+        return 0
+
+
+cuda = SimpleNamespace(
+    is_available=lambda: _cuda_count() > 0,
+    device_count=_cuda_count,
+    synchronize=lambda device=None: backends.get(_device_module.device("cuda")).synchronize(),
+)

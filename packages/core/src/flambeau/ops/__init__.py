@@ -1,0 +1,52 @@
+"""Every operation on tensors, by PyTorch's name. One file per family; importing this attaches the methods to Tensor."""
+
+from __future__ import annotations
+
+from . import (  # noqa: F401 - families register their ops on import
+    _op,
+    activation,
+    attention,
+    conv,
+    create,
+    elementwise,
+    index,
+    loss,
+    matmul,
+    norm,
+    pool,
+    random,
+    reduce,
+    resample,
+    shape,
+    sort,
+)
+from . import methods as _methods
+from ._op import REGISTRY, composite, kernel, op
+
+_FAMILIES = (
+    elementwise, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample, create, random,
+)  # fmt: skip
+
+
+def _collect() -> dict:
+    """Public functions that a family defines itself, and the ops declared there."""
+    found = {}
+    for family in _FAMILIES:
+        for name, value in vars(family).items():
+            if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == family.__name__:
+                found[name] = value
+    found["div"] = _methods.div
+    found["divide"] = _methods.div
+    found["permute"] = shape.permute
+    for alias, name in dict(
+        subtract="sub", multiply="mul", negative="neg", absolute="abs", swapaxes="transpose", concat="cat",
+        concatenate="cat", clip="clamp", greater="gt", less="lt", arctan2="atan2", moveaxis="movedim", tile="repeat",
+        arccos="acos", arcsin="asin", arctan="atan", fix="trunc", ger="outer", swapdims="transpose",
+    ).items():  # fmt: skip
+        found[alias] = found[name]
+    return found
+
+
+_public = _collect()
+globals().update(_public)
+__all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])  # noqa: PLE0605

@@ -1,0 +1,418 @@
+"""The `@op` declaration and the dispatcher: everything that is the same for all ops is written here, once.
+
+An op is a pure function on arrays. Calling it with Tensors unwraps them, promotes dtypes, picks a fast kernel
+when one is registered, runs the function, and records a `Node` when a gradient may be asked for. Calling it with
+raw arrays only runs the function: that is how gradient formulas run inside `backward()`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy
+
+from .. import backends, dtypes
+from ..autograd.engine import Node
+from ..autograd.modes import mode
+from ..tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+REGISTRY: dict[str, Op] = {}
+_MISSING = object()
+_sequence = itertools.count(1).__next__
+_new_tensor = Tensor.__new__
+_new_node = Node.__new__
+
+
+class Plan:
+    """What to save and which formulas to run, for one set of inputs that require a gradient."""
+
+    __slots__ = ("edges", "formulas", "saved", "saves_out")
+
+    def __init__(self, op: Op, mask: int):
+        inputs = [i for i in op.inputs if mask >> i & 1]
+        self.edges = tuple(inputs)  # positions of the arguments that get a gradient, in order
+        saved: list[tuple[int, bool]] = []  # (argument position, shape only)
+        self.formulas: list[tuple[Callable, tuple, tuple | None, tuple]] = []
+        self.saves_out = False
+        done = set()
+        for i in inputs:
+            names, formula = op.vjp_of[i]
+            if formula in done:
+                continue
+            done.add(formula)
+            targets = [op.params.index(n) for n in names]
+            need = tuple(bool(mask >> t & 1) for t in targets) if len(names) > 1 else None
+            fill = []  # for each parameter of the formula: index into `saved`, or -1 for out
+            for name in list(inspect.signature(formula).parameters)[1:]:
+                if name == "out":
+                    self.saves_out = True
+                    fill.append(-1)
+                elif name != "need":
+                    key = op.locate(name)
+                    if key not in saved:
+                        saved.append(key)
+                    fill.append(saved.index(key))
+            self.formulas.append((formula, tuple(fill), need, tuple(inputs.index(t) for t in targets if t in inputs)))
+        self.saved = tuple(saved)
+
+
+class Op:
+    """All that is known of an op: its function, formulas, samples, reference and fast kernels."""
+
+    __slots__ = (
+        "composite", "defaults", "forward", "function", "has_list", "inputs", "kernel", "name", "params", "plans",
+        "positions", "promote", "ref", "samples", "view", "vjp_of",
+    )  # fmt: skip
+
+    def __init__(self, forward, vjp, samples, promote, ref, view=False, composite=False):
+        self.name = forward.__name__
+        self.forward = forward
+        parameters = list(inspect.signature(forward).parameters.values())
+        parameters = parameters if composite else parameters[1:]
+        self.params = [p.name for p in parameters]
+        self.defaults = tuple(_MISSING if p.default is p.empty else p.default for p in parameters)
+        self.vjp_of: dict[int, tuple[tuple[str, ...], Callable]] = {}
+        for names, formula in (vjp or {}).items():
+            names = names if isinstance(names, tuple) else (names,)
+            for n in names:
+                self.vjp_of[self.params.index(n)] = (names, formula)
+        # Arguments that may be tensors: required ones, differentiable ones, and those annotated `Array`.
+        self.inputs = tuple(
+            i
+            for i, p in enumerate(parameters)
+            if p.default is p.empty or i in self.vjp_of or "Array" in str(p.annotation)
+        )
+        # Dtype promotion looks at the differentiable arguments (at all arrays when there are none).
+        self.positions = tuple(sorted(self.vjp_of)) or self.inputs
+        self.has_list = bool(self.params) and self.params[0] == "tensors"
+        self.promote = promote
+        self.samples = samples
+        self.ref = ref
+        self.view = view
+        self.composite = composite
+        self.kernel: Callable | None = None
+        self.plans: dict[int, Plan] = {}
+        self.function: Callable = forward
+
+    def bind(self, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+        """All arguments by position; unknown, doubled or missing ones raise TypeError as a function call does."""
+        params = self.params
+        if len(args) > len(params):
+            raise TypeError(f"{self.name}() takes at most {len(params)} arguments but {len(args)} were given")
+        values = [*args, *self.defaults[len(args) :]]
+        for k, v in kwargs.items():
+            try:
+                i = params.index(k)
+            except ValueError:
+                message = f"{self.name}() got an unexpected keyword argument {k!r}; it takes {', '.join(params)}"
+                raise TypeError(message) from None
+            if i < len(args):
+                raise TypeError(f"{self.name}() got multiple values for argument {k!r}")
+            values[i] = v
+        for name, v in zip(params, values, strict=True):
+            if v is _MISSING:
+                raise TypeError(f"{self.name}() is missing the argument {name!r}")
+        return values
+
+    def locate(self, name: str) -> tuple[int, bool]:
+        """Where a formula's parameter comes from: (argument position, shape only)."""
+        if name in self.params:
+            return self.params.index(name), False
+        base = name.removesuffix("_shape")
+        if name.endswith("_shape") and base in self.params:
+            return self.params.index(base), True
+        raise TypeError(f"a formula of op {self.name} asks for {name!r}, which is none of {', '.join(self.params)}")
+
+    def run(self, raw: Sequence[Any]) -> Any:
+        """The op on raw arrays: the fast kernel if it takes the case, the declared function otherwise."""
+        kernel = self.kernel
+        if kernel is not None:
+            out = kernel(*raw)
+            if out is not NotImplemented:
+                return out
+        if self.composite:
+            return self.forward(*raw)
+        return self.forward(backends.namespace(raw[0] if self.has_list else raw), *raw)
+
+
+def _promote(op: Op, raw: list[Any]) -> None:
+    """Brings the promoted arguments to their common dtype, in place."""
+    values = [raw[i] for i in op.positions]
+    first = None
+    scalars = ()
+    for v in values:
+        d = getattr(v, "dtype", None)
+        if d is None:
+            if v is not None:
+                scalars = (*scalars, v)
+        elif first is None:
+            first = d
+        elif d is not first:
+            break
+    else:
+        if first is not None and first.kind == "f" and not any(isinstance(s, complex) for s in scalars):
+            return  # one floating dtype: nothing to do (Python scalars are weak in NumPy 2 as in PyTorch)
+    common = dtypes.result_numpy(values)
+    if op.promote == "float" and dtypes.category(common) < dtypes.FLOAT:
+        common = dtypes.get_default_dtype().numpy
+    for i, v in zip(op.positions, values, strict=True):
+        if v is None:
+            continue
+        if hasattr(v, "dtype"):
+            if v.dtype != common:
+                raw[i] = v.astype(common)
+        elif len(values) == 1 or dtypes._scalar_category(v) > dtypes.category(common) or common.kind in "V":
+            raw[i] = common.type(v)
+        elif first is None or dtypes.category(common) < dtypes.FLOAT or common.itemsize == 2:
+            raw[i] = numpy.asarray(v).astype(common)[()]
+
+
+def _wrap(out: Any) -> Tensor:
+    t = _new_tensor(Tensor)
+    t.array = out if isinstance(out, numpy.ndarray) or type(out).__module__ == "cupy" else numpy.asarray(out)
+    t.grad = None
+    t.requires_grad = False
+    t._edge = None
+    t._hooks = None
+    return t
+
+
+def _record(op: Op, raw: Sequence[Any], sources: dict[int, Tensor] | list[Tensor], mask: int, out: Any) -> Any:
+    """Wraps the output(s) and hangs them on a new node."""
+    plan = op.plans.get(mask)
+    if plan is None:
+        plan = op.plans[mask] = Plan(op, mask)
+    node = _new_node(Node)
+    node.op = op
+    node.plan = plan
+    node.sequence = _sequence()
+    node.hooks = None
+    node.module = None
+    edges = []
+    metas = []
+    for i in plan.edges:
+        source = sources[i]
+        edges.append(source._edge or (source, 0))
+        a = source.array
+        metas.append((a.shape, a.dtype))
+    node.edges = tuple(edges)
+    node.metas = tuple(metas)
+    node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
+    return _attach(node, plan, out)
+
+
+def _attach(node: Node, plan: Plan, out: Any) -> Any:
+    if out.__class__ is tuple:
+        outputs = []
+        for k, o in enumerate(out):
+            t = _wrap(o)
+            if t.array.dtype.kind in "fcV":
+                t._edge = (node, k)
+                t.requires_grad = True
+            outputs.append(t)
+        node.out = tuple(t.array for t in outputs) if plan.saves_out else None
+        node.out_metas = tuple((t.array.shape, t.array.dtype) for t in outputs)
+        return tuple(outputs)
+    t = _wrap(out)
+    t._edge = (node, 0)
+    t.requires_grad = True
+    node.out = t.array if plan.saves_out else None
+    node.out_metas = None
+    return t
+
+
+def _shape_of(value: Any) -> Any:
+    return tuple(a.shape for a in value) if isinstance(value, list | tuple) else value.shape
+
+
+def _dispatcher(op: Op) -> Callable:
+    """The public function of an op whose arguments are single arrays."""
+    count = len(op.params)
+    inputs, vjp_of, promote = op.inputs, op.vjp_of, op.promote
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
+        sources: dict[int, Tensor] = {}
+        mask = 0
+        for i in inputs:
+            a = raw[i]
+            if isinstance(a, Tensor):
+                sources[i] = a
+                raw[i] = a.array
+                if a.requires_grad and i in vjp_of:
+                    mask |= 1 << i
+        if not sources:
+            return op.run(raw)
+        if promote is not None:
+            _promote(op, raw)
+        try:
+            out = op.run(raw)
+        except (ValueError, TypeError, IndexError, RuntimeError) as e:
+            raise _explain(op, raw, e) from None if type(e) is ValueError else e
+        if not mask or not mode.grad:
+            return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
+        return _record(op, raw, sources, mask, out)
+
+    return call
+
+
+def _list_dispatcher(op: Op) -> Callable:
+    """The public function of an op whose first argument is a list of arrays (`tensors`)."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raw = op.bind(args, kwargs)
+        tensors = list(raw[0])
+        if not tensors:
+            raise ValueError(f"{op.name}() expects a non-empty list of tensors")
+        raw[0] = [t.array if isinstance(t, Tensor) else t for t in tensors]
+        if not any(isinstance(t, Tensor) for t in tensors):
+            return op.run(raw)
+        if op.promote is not None:
+            common = dtypes.result_numpy(raw[0])
+            raw[0] = [a if a.dtype == common else a.astype(common) for a in raw[0]]
+        try:
+            out = op.run(raw)
+        except (ValueError, TypeError, IndexError) as e:
+            raise _explain(op, raw, e) from None
+        grads = [i for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad]
+        if not grads or not mode.grad or not op.vjp_of:
+            return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
+        plan = op.plans.get(1)
+        if plan is None:
+            plan = op.plans[1] = Plan(op, 1)
+        node = _new_node(Node)
+        node.op, node.plan, node.sequence, node.hooks, node.module = op, plan, _sequence(), None, None
+        # One edge per list element: None where no gradient is wanted.
+        node.edges = tuple([(t._edge or (t, 0)) if i in grads else None for i, t in enumerate(tensors)])
+        node.metas = tuple([(a.shape, a.dtype) for a in raw[0]])
+        node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
+        return _attach(node, plan, out)
+
+    return call
+
+
+def _composite_dispatcher(op: Op) -> Callable:
+    """The public function of a composite: recorded op by op when a gradient may be asked for, else one kernel call."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        values = op.bind(args, kwargs)
+        tensors = [v for v in values if isinstance(v, Tensor)]
+        if tensors and (op.kernel is None or (mode.grad and any(t.requires_grad for t in tensors))):
+            return op.forward(*values)
+        if not tensors:
+            return op.run(values)
+        out = op.run([v.array if isinstance(v, Tensor) else v for v in values])
+        return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
+
+    return call
+
+
+def _explain(op: Op, raw: Sequence[Any], error: Exception) -> Exception:
+    """The array library's error with the op's name and the shapes and dtypes it was called with."""
+    if getattr(error, "_explained", False):
+        return error
+    parts = []
+    for name, v in zip(op.params, raw, strict=True):
+        if hasattr(v, "shape"):
+            parts.append(f"{name} {tuple(v.shape)} {v.dtype}")
+        elif isinstance(v, list) and v and hasattr(v[0], "shape"):
+            parts.append(f"{name} [" + ", ".join(str(tuple(a.shape)) for a in v) + "]")
+        elif v is not None and not isinstance(v, list):
+            parts.append(f"{name}={v!r}")
+    kind = type(error) if type(error) in (TypeError, IndexError, RuntimeError, ValueError) else ValueError
+    new = kind(f"{op.name}: {error} (called with {', '.join(parts)})")
+    new._explained = True  # type: ignore[attr-defined]
+    return new
+
+
+def _publish(op: Op, dispatcher: Callable, method: bool, doc_source: Callable) -> Callable:
+    if op.name in REGISTRY:
+        raise ValueError(f"op {op.name} is declared twice")
+    REGISTRY[op.name] = op
+    op.function = dispatcher
+    signature = inspect.signature(doc_source)
+    parameters = list(signature.parameters.values())
+    dispatcher.__signature__ = signature.replace(parameters=parameters if op.composite else parameters[1:])  # type: ignore[attr-defined]
+    dispatcher.__name__ = dispatcher.__qualname__ = op.name
+    dispatcher.__doc__ = doc_source.__doc__
+    dispatcher.__module__ = doc_source.__module__
+    dispatcher.op = op  # type: ignore[attr-defined]
+    if method and op.params and op.params[0] == "input":
+        setattr(Tensor, op.name, dispatcher)
+    return dispatcher
+
+
+def op(
+    vjp: dict[Any, Callable] | None = None,
+    samples: Callable | None = None,
+    promote: str | None = None,
+    ref: Callable | None = None,
+    method: bool = True,
+    view: bool = False,
+) -> Callable[[F], F]:
+    """Declares an op.
+
+    vjp: argument name (or tuple of names) -> formula giving the cotangent(s). The formula's parameter names say
+        what is saved: `g`, `out`, an argument, or `<argument>_shape`; grouped formulas also take `need`.
+    samples: `lambda t: [args, ...]`, from which the tests are generated.
+    promote: None, "arith" (PyTorch's promotion), "float" (then integers to the default float dtype).
+    ref: an independent NumPy reference for the tests.
+    method: also install as a Tensor method (when the first parameter is `input`).
+    view: the output may share memory with the input.
+    """
+    if promote not in (None, "arith", "float"):
+        raise ValueError(f"promote is {promote!r}; it must be None, 'arith' or 'float'")
+
+    def declare(forward: F) -> F:
+        record = Op(forward, vjp, samples, promote, ref, view)
+        make = _list_dispatcher if record.has_list else _dispatcher
+        return _publish(record, make(record), method, forward)  # type: ignore[return-value]
+
+    return declare
+
+
+def composite(samples: Callable | None = None, ref: Callable | None = None, method: bool = True) -> Callable[[F], F]:
+    """Declares a function written with other ops (no `xp`) for which a fast kernel may be registered.
+
+    When a gradient may be asked for, its ops are recorded one by one, so it is differentiable to any order.
+    """
+
+    def declare(body: F) -> F:
+        record = Op(body, None, samples, None, ref, composite=True)
+        return _publish(record, _composite_dispatcher(record), method, body)  # type: ignore[return-value]
+
+    return declare
+
+
+def kernel(name: str) -> Callable[[F], F]:
+    """Registers a faster form of op `name` for NumPy arrays; it may return NotImplemented to decline a case."""
+
+    def register(function: F) -> F:
+        def guarded(*args: Any) -> Any:
+            if backends._cuda is not None and backends.namespace(args) is not numpy:
+                return NotImplemented
+            return function(*args)
+
+        REGISTRY[name].kernel = guarded
+        return function
+
+    return register
+
+
+def normalize_dim(dim: Any, ndim: int) -> Any:
+    """A dim, or tuple of dims, counted from the front; IndexError when out of range or doubled."""
+    if dim is None:
+        return None
+    if isinstance(dim, list | tuple):
+        dims = tuple([normalize_dim(d, ndim) for d in dim])
+        if len(set(dims)) != len(dims):
+            raise ValueError(f"dim {dim} appears twice")
+        return dims
+    bound = max(ndim, 1)
+    if not -bound <= dim < bound:
+        raise IndexError(f"dimension out of range (expected to be in [{-bound}, {bound - 1}], but got {dim})")
+    return dim + bound if dim < 0 else int(dim)

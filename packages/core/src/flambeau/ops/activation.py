@@ -1,0 +1,266 @@
+"""Activation functions and softmax."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ._op import composite, normalize_dim, op
+from .elementwise import clamp, erf, exp, log, maximum, minimum, tanh, where
+from .reduce import sum
+
+_FLAT = math.sqrt(2 / math.pi)
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    return 0.5 * (1 + xp.tanh(0.5 * x))  # no overflow on either side
+
+
+@op(vjp=dict(input=lambda g, out: relu_grad(g, out)), samples=lambda t: [(t(3, 4, low=0.1),), (t(5, high=-0.1),)],
+    ref=lambda x: (x + np.abs(x)) / 2)  # fmt: skip
+def relu(xp, input):
+    """max(input, 0)."""
+    return xp.maximum(input, 0)
+
+
+@composite(samples=lambda t: [(t(3, 4), t(3, 4))], method=False)
+def relu_grad(g, out):
+    """`g` where `out` is positive, 0 elsewhere."""
+    return where(out > 0, g, 0.0)
+
+
+@op(
+    vjp=dict(input=lambda g, out: g * (out * (1 - out))), samples=lambda t: [(t(3, 4),)], promote="float",
+    ref=lambda x: 1 / (1 + np.exp(-x)),
+)  # fmt: skip
+def sigmoid(xp, input):
+    """1 / (1 + exp(-input))."""
+    return _sigmoid(xp, input)
+
+
+@op(
+    vjp=dict(input=lambda g, input: g * sigmoid(-input)), samples=lambda t: [(t(3, 4),)],
+    ref=lambda x: -np.log(1 + np.exp(-x)), method=False,
+)  # fmt: skip
+def logsigmoid(xp, input):
+    """log(sigmoid(input)) without overflow."""
+    return -(xp.maximum(-input, 0) + xp.log1p(xp.exp(-xp.abs(input))))
+
+
+@op(
+    vjp=dict(input=lambda g, input: _silu_vjp(g, input)), samples=lambda t: [(t(3, 4),)],
+    ref=lambda x: x / (1 + np.exp(-x)), method=False,
+)  # fmt: skip
+def silu(xp, input):
+    """input * sigmoid(input) (Elfwing et al. 2017; "swish")."""
+    return input * _sigmoid(xp, input)
+
+
+def _silu_vjp(g: Any, x: Any) -> Any:
+    s = sigmoid(x)
+    return g * (s * (1 + x * (1 - s)))
+
+
+@op(
+    vjp=dict(input=lambda g, input, approximate: _gelu_vjp(g, input, approximate)),
+    samples=lambda t: [(t(3, 4),), (t(3, 4), "tanh")],
+    ref=lambda x, approximate="none": 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) if approximate == "none"
+    else 0.5 * x * (1 + np.tanh(_FLAT * (x + 0.044715 * x**3))),
+    method=False,
+)  # fmt: skip
+def gelu(xp, input, approximate="none"):
+    """input * P(Z <= input) for a standard normal Z (Hendrycks and Gimpel 2016), exact or by tanh."""
+    if approximate == "tanh":
+        return 0.5 * input * (1 + xp.tanh(_FLAT * (input + 0.044715 * input * input * input)))
+    if approximate != "none":
+        raise ValueError(f"approximate must be 'none' or 'tanh', not {approximate!r}")
+    return 0.5 * input * (1 + erf(input * math.sqrt(0.5)))
+
+
+def _gelu_vjp(g: Any, x: Any, approximate: str) -> Any:
+    if approximate == "tanh":
+        t = tanh((x + x * x * x * 0.044715) * _FLAT)
+        return g * ((1 + t) * 0.5 + x * (1 - t * t) * ((1 + x * x * 0.134145) * (0.5 * _FLAT)))
+    return g * ((1 + erf(x * math.sqrt(0.5))) * 0.5 + x * exp(x * x * -0.5) * (_FLAT * 0.5))
+
+
+@op(
+    vjp=dict(input=lambda g, input, negative_slope: where(input > 0, g, g * negative_slope)),
+    samples=lambda t: [(t(3, 4, low=0.1),), (t(5, high=-0.1), 0.2)],
+    ref=lambda x, s=0.01: np.maximum(x, 0) + s * np.minimum(x, 0),
+    method=False,
+)
+def leaky_relu(xp, input, negative_slope=0.01):
+    """input where positive, negative_slope * input elsewhere."""
+    return xp.where(input > 0, input, input * negative_slope)
+
+
+@op(
+    vjp=dict(input=lambda g, input, alpha: where(input > 0, g, g * exp(minimum(input, 0.0)) * alpha)),
+    samples=lambda t: [(t(3, 4, low=0.1),), (t(5, high=-0.1), 0.7)],
+    ref=lambda x, a=1.0: np.maximum(x, 0) + a * np.expm1(np.minimum(x, 0)),
+    method=False,
+)
+def elu(xp, input, alpha=1.0):
+    """input where positive, alpha * (exp(input) - 1) elsewhere (Clevert et al. 2015)."""
+    return xp.where(input > 0, input, alpha * xp.expm1(xp.minimum(input, 0)))
+
+
+def selu(input: Any) -> Any:
+    """Self-normalising ELU (Klambauer et al. 2017)."""
+    return elu(input, 1.6732632423543772) * 1.0507009873554805
+
+
+def celu(input: Any, alpha: float = 1.0) -> Any:
+    """Continuously differentiable ELU (Barron 2017)."""
+    return maximum(input, 0.0) + minimum((exp(minimum(input / alpha, 0.0)) - 1) * alpha, 0.0)
+
+
+@op(
+    vjp=dict(input=lambda g, input, beta, threshold: where(input * beta > threshold, g, g * sigmoid(input * beta))),
+    samples=lambda t: [(t(3, 4),), (t(3, 4), 2.0)],
+    ref=lambda x, b=1.0: np.log(1 + np.exp(b * x)) / b,
+    method=False,
+)
+def softplus(xp, input, beta=1.0, threshold=20.0):
+    """log(1 + exp(beta * input)) / beta; the input itself above the threshold."""
+    scaled = input * beta
+    soft = (xp.maximum(scaled, 0) + xp.log1p(xp.exp(-xp.abs(scaled)))) / beta
+    return xp.where(scaled > threshold, input, soft).astype(input.dtype)
+
+
+def mish(input: Any) -> Any:
+    """input * tanh(softplus(input)) (Misra 2019)."""
+    return input * tanh(softplus(input))
+
+
+def softsign(input: Any) -> Any:
+    """input / (1 + |input|)."""
+    from .elementwise import abs
+
+    return input / (1 + abs(input))
+
+
+def tanhshrink(input: Any) -> Any:
+    """input - tanh(input)."""
+    return input - tanh(input)
+
+
+def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
+    """Limited to [min_val, max_val]."""
+    return clamp(input, min_val, max_val)
+
+
+def relu6(input: Any) -> Any:
+    """Limited to [0, 6]."""
+    return clamp(input, 0.0, 6.0)
+
+
+@op(
+    vjp=dict(input=lambda g, input: where((input > -3) & (input < 3), g * (1 / 6), 0.0)),
+    samples=lambda t: [(t(3, 4),)],
+    ref=lambda x: np.clip(x + 3, 0, 6) / 6,
+    method=False,
+)
+def hardsigmoid(xp, input):
+    """clip(input + 3, 0, 6) / 6."""
+    return xp.clip(input + 3, 0, 6) / 6
+
+
+@op(
+    vjp=dict(input=lambda g, input: where(input < -3, 0.0, where(input <= 3, g * (input / 3 + 0.5), g))),
+    samples=lambda t: [(t(3, 4),)],
+    ref=lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    method=False,
+)
+def hardswish(xp, input):
+    """input * hardsigmoid(input) (Howard et al. 2019)."""
+    return input * (xp.clip(input + 3, 0, 6) / 6)
+
+
+def hardshrink(input: Any, lambd: float = 0.5) -> Any:
+    """0 within [-lambd, lambd], the input elsewhere."""
+    return where((input > lambd) | (input < -lambd), input, 0.0)
+
+
+def softshrink(input: Any, lambd: float = 0.5) -> Any:
+    """The input moved by lambd towards 0, where it stops."""
+    return where(input > lambd, input - lambd, where(input < -lambd, input + lambd, input * 0))
+
+
+def threshold(input: Any, threshold: float, value: float) -> Any:
+    """The input where it is above the threshold, `value` elsewhere."""
+    return where(input > threshold, input, value)
+
+
+def prelu(input: Any, weight: Any) -> Any:
+    """input where positive, weight * input elsewhere; weight: one number, or one per channel (dimension 1)."""
+    from .shape import reshape
+
+    if weight.shape != (1,) and input.ndim > 1:
+        weight = reshape(weight, (1, -1) + (1,) * (input.ndim - 2))
+    return maximum(input, 0.0) + weight * minimum(input, 0.0)
+
+
+def glu(input: Any, dim: int = -1) -> Any:
+    """The first half along `dim` times the sigmoid of the second (Dauphin et al. 2016)."""
+    from .shape import chunk
+
+    if input.shape[dim] % 2:
+        raise RuntimeError(f"glu: dimension {dim} must have an even size, not {input.shape[dim]}")
+    a, b = chunk(input, 2, dim)
+    return a * sigmoid(b)
+
+
+def _shifted(xp: Any, input: Any, dim: int) -> Any:
+    axis = normalize_dim(dim, input.ndim)
+    return input - xp.max(input, axis, keepdims=True) if input.ndim else input * 0, axis if input.ndim else None
+
+
+@op(
+    vjp=dict(input=lambda g, out, dim: out * (g - sum(g * out, dim, True))),
+    samples=lambda t: [(t(3, 4), 1), (t(2, 3, 2), 0), (t(2, 3), -1)],
+    ref=lambda x, dim: np.exp(x) / np.exp(x).sum(dim, keepdims=True),
+    promote="float",
+)
+def softmax(xp, input, dim=None, dtype=None):
+    """exp(input) / sum(exp(input)) along `dim`."""
+    if dtype is not None:
+        input = input.astype(getattr(dtype, "numpy", dtype))
+    if dim is None:
+        raise TypeError("softmax needs the dimension `dim` to work along")
+    out, axis = _shifted(xp, input, dim)
+    out = xp.exp(out)
+    out /= out.sum(axis, keepdims=True)
+    return out
+
+
+@op(
+    vjp=dict(input=lambda g, out, dim: g - exp(out) * sum(g, dim, True)),
+    samples=lambda t: [(t(3, 4), 1), (t(2, 3, 2), 0), (t(2, 3), -1)],
+    ref=lambda x, dim: x - np.log(np.exp(x).sum(dim, keepdims=True)),
+    promote="float",
+)
+def log_softmax(xp, input, dim=None, dtype=None):
+    """log(softmax(input)) along `dim` without overflow."""
+    if dtype is not None:
+        input = input.astype(getattr(dtype, "numpy", dtype))
+    if dim is None:
+        raise TypeError("log_softmax needs the dimension `dim` to work along")
+    out, axis = _shifted(xp, input, dim)
+    out -= xp.log(xp.sum(xp.exp(out), axis, keepdims=True))
+    return out
+
+
+def softmin(input: Any, dim: int) -> Any:
+    """softmax(-input)."""
+    return softmax(-input, dim)
+
+
+def logit(input: Any, eps: float | None = None) -> Any:
+    """log(input / (1 - input)); the input is limited to [eps, 1 - eps] when eps is given."""
+    if eps is not None:
+        input = clamp(input, eps, 1 - eps)
+    return log(input / (1 - input))

@@ -1,0 +1,292 @@
+"""Operators and methods of Tensor whose signature differs from the op's: variable arguments, in-place forms, `to`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import backends, dtypes
+from ..autograd.modes import mode
+from ..device import device as _device
+from ..tensor import Tensor
+from . import activation, create, elementwise, index, matmul, reduce, shape, sort
+from . import random as _random
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """input / other; rounding_mode "floor" or "trunc" rounds and keeps the promoted dtype."""
+    if rounding_mode is None:
+        return elementwise.true_divide(input, other)
+    if rounding_mode == "floor":
+        return elementwise.floor_divide(input, other)
+    if rounding_mode == "trunc":
+        quotient = elementwise.trunc(elementwise.true_divide(input, other))
+        kinds = [getattr(v, "array", v) for v in (input, other)]
+        return elementwise.cast(quotient, dtypes.result_numpy(kinds))
+    raise RuntimeError(f"rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
+
+
+# -- indexing ---------------------------------------------------------------------------------------------------
+def _raw_index(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return tuple([_raw_index(i) for i in item])
+    if isinstance(item, Tensor):
+        a = item.array
+        if a.dtype.kind not in "iub":
+            raise IndexError(f"tensors used as indices must be integer or bool, not {item.dtype}")
+        return a if a.ndim or a.dtype == bool else int(a)
+    if isinstance(item, slice):
+        if item.step is not None and int(item.step) < 0:
+            raise ValueError("slices with a negative step are not supported; use flip()")
+        return slice(*[None if v is None else int(v) for v in (item.start, item.stop, item.step)])
+    if isinstance(item, range):
+        return list(item)
+    return item
+
+
+def _getitem(self: Tensor, item: Any) -> Tensor:
+    try:
+        return index.getitem(self, _raw_index(item))
+    except IndexError as e:
+        raise IndexError(f"{str(e).removeprefix('getitem: ')} for a tensor of shape {list(self.shape)}") from None
+
+
+def _setitem(self: Tensor, item: Any, value: Any) -> None:
+    if not isinstance(value, Tensor) and not isinstance(value, int | float | bool | complex):
+        value = create.as_tensor(value, dtype=self.dtype)
+    _inplace(self, lambda: index.index_put(self, _raw_index(item), value))
+
+
+# -- in place ---------------------------------------------------------------------------------------------------
+def _inplace(self: Tensor, compute: Any) -> Tensor:
+    """Runs the out-of-place form, copies its result into this tensor's memory and takes over its history."""
+    recording = mode.grad and self.requires_grad
+    if recording and self._edge is None:
+        raise RuntimeError("a leaf tensor that requires a gradient is being used in an in-place operation; "
+                           "wrap it in no_grad()")  # fmt: skip
+    if recording and self._edge is not None and getattr(self._edge[0].op, "view", False):
+        raise NotImplementedError("in-place changes of a view that is part of the graph are not available yet; "
+                                  "use the out-of-place form")  # fmt: skip
+    out = compute()
+    if out.array.shape != self.array.shape:
+        raise RuntimeError(
+            f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(out.shape)}"
+        )
+    if not np.can_cast(out.array.dtype, self.array.dtype, "same_kind") and out.array.dtype != self.array.dtype:
+        raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {self.dtype}")
+    self.array[...] = out.array
+    self._bump_version()
+    if out.requires_grad:
+        self._edge = out._edge
+        self.requires_grad = True
+    return self
+
+
+def _make_inplace(function: Any) -> Any:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return _inplace(self, lambda: function(self, *args, **kwargs))
+
+    method.__name__ = function.__name__ + "_"
+    method.__doc__ = f"In-place form of `{function.__name__}`."
+    return method
+
+
+_INPLACE = (
+    "abs acos add addcdiv addcmul asin atan bitwise_and bitwise_or bitwise_xor ceil clamp cos cosh exp exp2 expm1 "
+    "floor floor_divide fmod lerp log log10 log1p log2 logical_and logical_not logical_or masked_fill mul neg pow "
+    "reciprocal relu remainder round rsqrt scatter scatter_add sigmoid sign sin sinh sqrt square sub tan tanh tril "
+    "triu trunc"
+)
+
+
+def _fill_(self: Tensor, value: Any) -> Tensor:
+    """Sets every element."""
+    return _inplace(self, lambda: self.detach() * 0 + value if isinstance(value, Tensor) else create.full_like(self, value))
+
+
+def _copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Takes over the values of `src`, broadcast and cast."""
+    return _inplace(self, lambda: elementwise.cast(shape.expand(src.to(self.device), tuple(self.shape)), self.array.dtype))
+
+
+def _filler(draw: Any, doc: str) -> Any:
+    def method(self: Tensor, *args: Any, generator: Any = None, **kwargs: Any) -> Tensor:
+        g = generator or _random.default_generator()
+        return _inplace(self, lambda: create.as_tensor(draw(g, self, *args, **kwargs), device=self.device))
+
+    method.__doc__ = doc
+    return method
+
+
+def _normal(g: Any, t: Tensor, mean: float = 0.0, std: float = 1.0) -> Any:
+    return g.normal(mean, std, tuple(t.shape), t.array.dtype)
+
+
+def _uniform(g: Any, t: Tensor, low: float = 0.0, high: float = 1.0) -> Any:
+    return g.uniform(low, high, tuple(t.shape), t.array.dtype)
+
+
+def _bernoulli(g: Any, t: Tensor, p: float = 0.5) -> Any:
+    return (g.uniform(0, 1, tuple(t.shape), np.float64) < p).astype(t.array.dtype)
+
+
+# -- dtype and device -------------------------------------------------------------------------------------------
+def to(
+    self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
+) -> Tensor:
+    """The tensor with another dtype and/or device; itself when nothing changes and `copy` is not set."""
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = a.dtype, a.device
+        elif isinstance(a, _device) or (isinstance(a, str | int) and not isinstance(a, bool)):
+            device = a
+        elif isinstance(a, bool):
+            non_blocking = a
+        else:
+            dtype = a
+    out = self
+    if dtype is not None and dtypes.as_dtype(dtype).numpy != out.array.dtype:
+        out = elementwise.cast(out, dtypes.as_dtype(dtype).numpy)
+    if device is not None:
+        place = _device(device)
+        here = out.device
+        if place.type != here.type or (place.index is not None and place.index != here.index and place.type == "cuda"):
+            out = _move(out, place)
+    return shape.clone(out) if copy and out is self else out
+
+
+def _move(t: Tensor, place: _device) -> Tensor:
+    source, target = backends.of(t.array), backends.get(place)
+    moved = Tensor._wrap(target.from_host(source.to_host(t.array), place))
+    if not (mode.grad and t.requires_grad):
+        return moved
+    return _Transfer(t, moved)
+
+
+def _Transfer(t: Tensor, moved: Tensor) -> Tensor:  # noqa: N802 - reads as the op that it is
+    """Records the copy between devices: its gradient is the copy back."""
+    home = t.device
+    op_record = elementwise.cast.op
+    raise NotImplementedError(
+        f"gradients through a copy from {home} ({op_record.name}) are not available yet; move the leaf before using it"
+    )
+
+
+def _typed(name: str) -> Any:
+    def method(self: Tensor) -> Tensor:
+        return to(self, dtype=getattr(dtypes, name))
+
+    method.__doc__ = f"The values as {name}."
+    return method
+
+
+def _astype(self: Tensor, dtype: Any = None) -> Any:
+    """`to(dtype)`; without an argument the name of the type."""
+    return f"flambeau.{self.dtype.name}" if dtype is None else to(self, dtype=dtype)
+
+
+# -- variable arguments -----------------------------------------------------------------------------------------
+def _ints(args: tuple) -> tuple:
+    if len(args) == 1 and isinstance(args[0], list | tuple):
+        args = tuple(args[0])
+    return tuple(int(a) for a in args)
+
+
+def _varargs(function: Any) -> Any:
+    def method(self: Tensor, *sizes: Any) -> Tensor:
+        return function(self, _ints(sizes))
+
+    method.__name__ = function.__name__
+    method.__doc__ = function.__doc__
+    return method
+
+
+def _new(maker: Any) -> Any:
+    def method(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, **kwargs: Any) -> Tensor:
+        kind = self.dtype if dtype is None else dtype
+        return maker(*args, dtype=kind, device=self.device if device is None else device, **kwargs)
+
+    return method
+
+
+def _reverse(function: Any) -> Any:
+    return lambda self, other: function(other, self)
+
+
+def _operator(function: Any) -> Any:
+    """Returns NotImplemented for operands that are not numbers or arrays, so that Python can ask the other one."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, Tensor | int | float | bool | complex | np.ndarray | np.generic) or hasattr(other, "dtype"):
+            return function(self, other)
+        return NotImplemented
+
+    return method
+
+
+def attach() -> None:
+    """Hangs operators and methods on Tensor."""
+    e = elementwise
+    for name, function in dict(
+        add=e.add, sub=e.sub, mul=e.mul, truediv=div, floordiv=e.floor_divide, mod=e.remainder, pow=e.pow,
+        matmul=matmul.matmul, **{"and": e.bitwise_and, "or": e.bitwise_or, "xor": e.bitwise_xor},
+    ).items():  # fmt: skip
+        setattr(Tensor, f"__{name}__", _operator(function))
+        setattr(Tensor, f"__r{name}__", _operator(_reverse(function)))
+        setattr(Tensor, f"__i{name}__", _make_inplace(function))
+    for name in ("add", "sub", "mul"):  # the hot ones, without the check
+        setattr(Tensor, f"__{name}__", getattr(e, name))
+    Tensor.__truediv__ = e.true_divide  # type: ignore[attr-defined]
+    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        setattr(Tensor, f"__{name}__", _operator(getattr(e, name)))
+    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign] # setting __eq__ must not remove it
+    Tensor.__neg__, Tensor.__pos__, Tensor.__abs__ = e.neg, e.positive, e.abs  # type: ignore[attr-defined]
+    Tensor.__invert__ = e.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__getitem__, Tensor.__setitem__ = _getitem, _setitem  # type: ignore[attr-defined]
+
+    for function in (
+        div, shape.flatten, shape.unflatten, shape.split, shape.chunk, shape.unbind, shape.movedim, shape.t,
+        shape.repeat_interleave, shape.broadcast_to, reduce.var, reduce.std, reduce.max, reduce.min, reduce.norm, reduce.nansum,
+        reduce.logcumsumexp, index.index_add, index.take_along_dim, index.masked_select, index.nonzero, sort.sort, sort.topk, sort.unique,
+        matmul.mm, matmul.bmm, matmul.mv, matmul.dot, matmul.outer, matmul.addmm, matmul.baddbmm,
+        activation.logit, elementwise.conj, _random.bernoulli, _random.multinomial,
+    ):  # fmt: skip
+        setattr(Tensor, function.__name__, function)
+    for function in (shape.reshape, shape.permute, shape.expand, shape.repeat, shape.flip):
+        setattr(Tensor, function.__name__, _varargs(function))
+    for alias, target in dict(
+        view="reshape", subtract="sub", multiply="mul", divide="div", negative="neg", absolute="abs", swapaxes="transpose",
+        swapdims="transpose", tile="repeat", arccos="acos", arcsin="asin", arctan="atan", greater="gt", less="lt",
+        greater_equal="ge", less_equal="le", not_equal="ne", clip="clamp", moveaxis="movedim", ger="outer", fix="trunc",
+    ).items():  # fmt: skip
+        setattr(Tensor, alias, getattr(Tensor, target))
+    Tensor.reshape_as = lambda self, other: shape.reshape(self, tuple(other.shape))  # type: ignore[attr-defined]
+    Tensor.view_as = Tensor.reshape_as  # type: ignore[attr-defined]
+    Tensor.expand_as = lambda self, other: shape.expand(self, tuple(other.shape))  # type: ignore[attr-defined]
+    Tensor.where = lambda self, condition, other: e.where(condition, self, other)  # type: ignore[attr-defined]
+    Tensor.T = property(lambda self: shape.permute(self, tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]
+    Tensor.mT = property(lambda self: shape.transpose(self, -1, -2))  # type: ignore[attr-defined]
+    Tensor.real, Tensor.imag = property(e.real), property(e.imag)  # type: ignore[attr-defined]
+
+    for name in _INPLACE.split():
+        setattr(Tensor, name + "_", _make_inplace(getattr(Tensor, name)))
+    Tensor.div_ = _make_inplace(div)  # type: ignore[attr-defined]
+    Tensor.fill_, Tensor.copy_ = _fill_, _copy_  # type: ignore[attr-defined]
+    Tensor.zero_ = lambda self: _fill_(self, 0)  # type: ignore[attr-defined]
+    Tensor.normal_ = _filler(_normal, "Normal numbers in place.")  # type: ignore[attr-defined]
+    Tensor.uniform_ = _filler(_uniform, "Uniform numbers in place.")  # type: ignore[attr-defined]
+    Tensor.bernoulli_ = _filler(_bernoulli, "0s and 1s in place.")  # type: ignore[attr-defined]
+
+    Tensor.to, Tensor.type = to, _astype  # type: ignore[attr-defined]
+    for name in ("float", "double", "half", "bfloat16", "long", "int", "short", "bool"):
+        setattr(Tensor, name, _typed(name))
+    Tensor.byte, Tensor.char = _typed("uint8"), _typed("int8")  # type: ignore[attr-defined]
+    Tensor.cpu = lambda self: to(self, device="cpu")  # type: ignore[attr-defined]
+    Tensor.cuda = lambda self, device=None: to(self, device="cuda" if device is None else device)  # type: ignore[attr-defined]
+    Tensor.type_as = lambda self, other: to(self, dtype=other.dtype)  # type: ignore[attr-defined]
+    for name in ("zeros", "ones", "empty", "full", "tensor"):
+        setattr(Tensor, f"new_{name}", _new(getattr(create, name)))
+
+
+attach()

@@ -1,0 +1,263 @@
+"""The training loop, in one sitting.
+
+`fit` walks a loader for a number of epochs. What it is given says what a step is: ``step(model, batch)`` returns
+``(loss_sum, count)`` or ``(loss_sum, count, samples)``: the loss summed over what it averages (samples, pixels, tokens),
+how many of these there were, and the number of samples where that differs. Hence the mean over several accumulated
+batches, a short last batch or padded sequences is exact, whatever the split.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..errors import FlambeauError
+from .callbacks import Callback, Mode, improves, monitored
+from .checkpoint import CheckpointFolder, capture_rng, restore_rng
+
+__all__ = ["Counters", "Run", "fit"]
+
+Step = Callable[[Any, Any], tuple[Any, ...]]
+Evaluate = Callable[[Any], dict[str, float]]
+
+
+@dataclass
+class Counters:
+    """How far a run is: batches seen, optimizer steps made, samples seen, epochs completed."""
+
+    step: int = 0
+    optimizer_step: int = 0
+    samples: int = 0
+    epoch: int = 0
+
+
+@dataclass
+class _Sums:
+    """Loss and count of the running epoch; part of the checkpoint, so that a resumed epoch reports the same mean."""
+
+    loss: float = 0.0
+    count: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class Run:
+    """A training run: its objects, counters and history. Callbacks receive it.
+
+    Attributes:
+        batches: batches an epoch, or None if the loader does not know.
+        history: one dict an epoch (counters, loss, learning rate, seconds, what ``evaluate`` returned).
+        best: the best monitored value and its epoch.
+        recent_loss: mean loss of the latest optimizer step.
+        stop: set it to end the run after this epoch.
+        finished: whether all epochs are done (or it was stopped).
+    """
+
+    model: Any
+    optimizer: Any
+    loader: Any
+    epochs: int
+    schedule: Any = None
+    ema: Any = None
+    callbacks: Sequence[Callback] = ()
+    batches: int | None = None
+    counters: Counters = field(default_factory=Counters)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    recent_loss: float = math.nan
+    stop: bool = False
+    finished: bool = False
+    sums: _Sums = field(default_factory=_Sums)
+
+    @property
+    def evaluated_model(self) -> Any:
+        """The model to evaluate and keep: the averaged one if there is an EMA."""
+        return self.model if self.ema is None else self.ema.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an exact resume needs, as plain data and Tensors."""
+        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "ema", "loader")}
+        callbacks = [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks]
+        return {
+            **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
+            "callbacks": callbacks,
+            "counters": asdict(self.counters),
+            "sums": asdict(self.sums),
+            "history": self.history,
+            "best": self.best,
+            "stop": self.stop,
+            "rng": capture_rng(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes a saved state over; the objects must be built as they were for the saved run."""
+        for name in ("model", "optimizer", "schedule", "ema", "loader"):
+            part = getattr(self, name)
+            if hasattr(part, "state_dict") != (name in state):
+                cause = f"the checkpoint has {'a' if name in state else 'no'} state for the {name}, this run differs"
+                raise FlambeauError(cause, "resume with the options of the saved run")
+            if name in state:
+                part.load_state_dict(state[name])
+        if len(state["callbacks"]) == len(self.callbacks):
+            for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
+                if saved is not None and hasattr(callback, "load_state_dict"):
+                    callback.load_state_dict(saved)
+        self.counters = Counters(**state["counters"])
+        self.sums = _Sums(**state["sums"])
+        self.history, self.best, self.stop = state["history"], state["best"], state["stop"]
+        restore_rng(state["rng"])  # last: building and loading may draw random numbers
+
+
+def fit(
+    model: Any,
+    optimizer: Any,
+    step: Step,
+    loader: Iterable[Any],
+    *,
+    epochs: int,
+    schedule: Any = None,
+    schedule_unit: Literal["step", "epoch"] = "step",
+    clip: float | None = None,
+    accumulate: int = 1,
+    ema: Any = None,
+    evaluate: Evaluate | None = None,
+    monitor: str | None = None,
+    mode: Mode = "min",
+    callbacks: Sequence[Callback] = (),
+    checkpoints: CheckpointFolder | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+) -> Run:
+    """Trains `model` and returns the `Run`.
+
+    Args:
+        step: ``step(model, batch) -> (loss_sum, count)`` or ``(loss_sum, count, samples)``.
+        loader: batches; one with ``state_dict`` (`DataLoader`) can be resumed in the middle of an epoch.
+        schedule: a learning-rate schedule; its ``step()`` is called after each optimizer step or epoch (`schedule_unit`).
+        clip: largest allowed norm of the gradient.
+        accumulate: batches an optimizer step; the gradient is that of the mean over all of them.
+        ema: averaged weights (``update_parameters(model)``, ``module``); evaluated in place of the model.
+        evaluate: ``evaluate(model) -> {name: value}`` after each epoch, without gradients and in eval mode.
+        monitor, mode: column of the history that decides which checkpoint is the best, and in which direction.
+        checkpoints: where to save after each epoch, and every `checkpoint_every` optimizer steps.
+        resume: go on from the newest checkpoint, if there is one. The result is bit for bit that of an unbroken run.
+
+    Raises:
+        FlambeauError: the loss is not finite; a checkpoint cannot be written or none can be read.
+    """
+    if accumulate < 1:
+        raise ValueError(f"fit: accumulate must be at least 1, not {accumulate}")
+    batches = len(loader) if hasattr(loader, "__len__") else None
+    run = Run(model, optimizer, loader, epochs, schedule, ema, callbacks, batches)
+    if resume and checkpoints is not None and checkpoints.exists():
+        run.load_state_dict(checkpoints.load())
+
+    def save(best: bool = False) -> None:
+        if checkpoints is not None:
+            checkpoints.save(run.state_dict(), best)
+
+    try:
+        for callback in callbacks:
+            callback.on_start(run)
+        while run.counters.epoch < epochs and not run.stop:
+            for _ in _train_epoch(run, step, clip, accumulate, schedule if schedule_unit == "step" else None):
+                if checkpoint_every and run.counters.optimizer_step % checkpoint_every == 0:
+                    save()
+            if schedule is not None and schedule_unit == "epoch":
+                schedule.step()
+            row = _close_epoch(run, evaluate)
+            for callback in callbacks:
+                callback.on_epoch(run, row)
+            value = monitored(row, monitor) if monitor else None
+            better = value is not None and improves(value, run.best["value"] if run.best else None, mode)
+            if better:
+                run.best = {"value": value, "epoch": run.counters.epoch}  # type: ignore[dict-item]
+            save(better)
+        run.finished = True
+    finally:
+        for callback in callbacks:
+            callback.on_end(run)
+    return run
+
+
+def _train_epoch(run: Run, step: Step, clip: float | None, accumulate: int, schedule: Any) -> Iterable[None]:
+    """One epoch; yields after each optimizer step, where nothing is half done."""
+    run.model.train()
+    run.optimizer.zero_grad()
+    began = time.monotonic()
+    loss, count, waiting = 0.0, 0.0, 0
+    for batch in run.loader:
+        loss_sum, number, *samples = step(run.model, batch)
+        value, number = float(loss_sum.item()), float(number)
+        if not math.isfinite(value):
+            raise _not_finite(run, value)
+        if number:
+            # Alone, a batch is divided before backward; in a group the sum of gradients is divided by the group's count.
+            (loss_sum / number if accumulate == 1 else loss_sum).backward()
+        loss, count, waiting = loss + value, count + number, waiting + 1
+        run.counters.step += 1
+        run.counters.samples += int(samples[0] if samples else number)
+        if waiting == accumulate:
+            _update(run, loss, count, clip, accumulate, schedule)
+            loss, count, waiting = 0.0, 0.0, 0
+            run.sums.seconds += time.monotonic() - began
+            began = time.monotonic()
+            yield
+    if waiting:
+        # No yield: the loader is past its end, and the checkpoint of the whole epoch comes next.
+        _update(run, loss, count, clip, accumulate, schedule)
+    run.sums.seconds += time.monotonic() - began
+
+
+def _update(run: Run, loss: float, count: float, clip: float | None, accumulate: int, schedule: Any) -> None:
+    """The optimizer's step on the gradients gathered; nothing to learn from (count 0) makes none."""
+    if count:
+        parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if accumulate > 1:
+            for parameter in parameters:
+                # Not in place: two gradients may share memory.
+                parameter.grad = parameter.grad * (1.0 / count)
+        if clip is not None:
+            from ..nn.utils import clip_grad_norm_
+
+            clip_grad_norm_(parameters, clip)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.counters.optimizer_step += 1
+        if schedule is not None:
+            schedule.step()
+        if run.ema is not None:
+            run.ema.update_parameters(run.model)
+        run.recent_loss = loss / count
+    run.sums.loss += loss
+    run.sums.count += count
+    for callback in run.callbacks:
+        callback.on_step(run)
+
+
+def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
+    from ..autograd.modes import no_grad
+
+    if not run.sums.count:
+        raise FlambeauError("an epoch had no samples", "check the dataset, the batch size and drop_last")
+    run.counters.epoch += 1
+    row: dict[str, Any] = {**asdict(run.counters), "lr": float(run.optimizer.param_groups[0]["lr"])}
+    row["loss"] = run.sums.loss / run.sums.count
+    began = time.monotonic()
+    if evaluate is not None:
+        model = run.evaluated_model
+        model.eval()
+        with no_grad():
+            row.update({name: float(value) for name, value in evaluate(model).items()})
+    row["seconds"] = round(run.sums.seconds + time.monotonic() - began, 3)
+    run.sums = _Sums()
+    run.history.append(row)
+    return row
+
+
+def _not_finite(run: Run, value: float) -> FlambeauError:
+    where = f"epoch {run.counters.epoch + 1}, batch {run.counters.step + 1} of the run"
+    return FlambeauError(f"the loss is {value} at {where}", "lower the learning rate, set clip, or check the data for NaN")

@@ -1,0 +1,183 @@
+"""What a person sees of a run: a progress bar or periodic lines, the history as files, the learning curve as a picture.
+
+All are callbacks, and none changes the run. Progress goes to stderr: stdout belongs to results.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..io.atomic import atomic_write
+from .callbacks import Callback
+
+if TYPE_CHECKING:
+    from .loop import Run
+
+__all__ = ["HistoryWriter", "LearningCurve", "PlainReporter", "ProgressBar", "reporter"]
+
+_COUNTERS = ("epoch", "step", "optimizer_step", "samples", "seconds", "lr")
+
+
+def reporter(stream: TextIO | None = None) -> Callback:
+    """A progress bar if `stream` (stderr) is a terminal, else a plain line now and then."""
+    stream = stream or sys.stderr
+    return ProgressBar(stream) if stream.isatty() else PlainReporter(stream)
+
+
+class ProgressBar(Callback):
+    """One tqdm bar for the whole run: rate, time left, loss, and the metrics of the latest evaluation."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._bar: Any = None
+
+    def on_start(self, run: Run) -> None:
+        from tqdm import tqdm
+
+        total = run.epochs * run.batches if run.batches else None
+        self._bar = tqdm(total=total, initial=run.counters.step, unit="batch", file=self._stream, dynamic_ncols=True)
+
+    def on_step(self, run: Run) -> None:
+        self._bar.set_description_str(f"epoch {run.counters.epoch + 1}/{run.epochs}", refresh=False)
+        shown = {"loss": f"{run.recent_loss:.4g}", **_shown(run.history[-1] if run.history else {})}
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(run.counters.step - self._bar.n)
+
+    def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
+        self._bar.write(_line(run, row), file=self._stream)
+
+    def on_end(self, run: Run) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class PlainReporter(Callback):
+    """A line every `seconds` and after every epoch, for logs."""
+
+    def __init__(self, stream: TextIO | None = None, seconds: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._seconds = seconds
+
+    def on_start(self, run: Run) -> None:
+        self._began = self._spoke = time.monotonic()
+        self._first = run.counters.step
+
+    def on_step(self, run: Run) -> None:
+        now = time.monotonic()
+        if now - self._spoke < self._seconds:
+            return
+        self._spoke = now
+        rate = (run.counters.step - self._first) / (now - self._began)
+        total = run.epochs * run.batches if run.batches else None
+        place = f"epoch {run.counters.epoch + 1}/{run.epochs}, batch {run.counters.step}" + (f"/{total}" if total else "")
+        left = f", {_clock((total - run.counters.step) / rate)} left" if total and rate else ""
+        self._say(f"{place}: loss {run.recent_loss:.4g}, {rate:.3g} batches/s{left}")
+
+    def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
+        self._spoke = time.monotonic()
+        self._say(_line(run, row))
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class HistoryWriter(Callback):
+    """Keeps ``history.jsonl`` and ``history.csv`` in the run's folder, whole at any moment and after a resume."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder)
+
+    def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
+        with atomic_write(self._folder / "history.jsonl", "w") as file:
+            for line in run.history:
+                file.write(json.dumps({key: _jsonable(value) for key, value in line.items()}) + "\n")
+        columns = list(dict.fromkeys(key for line in run.history for key in line))
+        with atomic_write(self._folder / "history.csv", "w") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(run.history)
+
+
+class LearningCurve(Callback):
+    """Draws ``curve.png``: losses on the left axis, metrics on the right, by epoch. Needs matplotlib (extra ``[plot]``).
+
+    Without matplotlib one line on stderr says how to get it, and the run goes on.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], every: float = 30.0, stream: TextIO | None = None) -> None:
+        self._path = Path(path)
+        self._every = every
+        self._stream = stream or sys.stderr
+        self._drawn = -math.inf
+        self._able = True
+
+    def on_start(self, run: Run) -> None:
+        from importlib.util import find_spec
+
+        self._able = find_spec("matplotlib") is not None
+        if not self._able:
+            line = 'no learning curve will be drawn: pip install "flambeau-core[plot]"'
+            print(line, file=self._stream, flush=True)
+
+    def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
+        if self._able and time.monotonic() - self._drawn > self._every:
+            self._draw(run.history)
+
+    def on_end(self, run: Run) -> None:
+        if self._able and run.history:
+            self._draw(run.history)
+
+    def _draw(self, history: list[dict[str, Any]]) -> None:
+        from matplotlib.figure import Figure  # without pyplot: no window, no global state
+
+        self._drawn = time.monotonic()
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        left = figure.add_subplot()
+        right = None
+        names = [name for name in dict.fromkeys(key for row in history for key in row) if name not in _COUNTERS]
+        for number, name in enumerate(names):
+            points = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), (int, float))]
+            if not points:
+                continue
+            if "loss" in name:
+                axes, style = left, "-"
+            else:
+                right = right or left.twinx()
+                axes, style = right, "--"
+            axes.plot(*zip(*points, strict=True), style, color=f"C{number % 10}", marker=".", label=name)
+        left.set_xlabel("epoch")
+        left.set_ylabel("loss")
+        left.grid(alpha=0.3)
+        if right is not None:
+            right.set_ylabel("metrics")
+        lines = [line for axes in figure.axes for line in axes.get_lines()]
+        if lines:
+            left.legend(lines, [str(line.get_label()) for line in lines], loc="best", fontsize="small")
+        with atomic_write(self._path) as file:
+            figure.savefig(file, format="png", dpi=120)
+
+
+def _line(run: Run, row: dict[str, Any]) -> str:
+    values = ", ".join(f"{name} {text}" for name, text in _shown(row).items())
+    return f"epoch {row['epoch']}/{run.epochs}: {values} ({_clock(row['seconds'])})"
+
+
+def _shown(row: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{value:.4g}" for name, value in row.items() if name not in _COUNTERS and isinstance(value, (int, float))}
+
+
+def _jsonable(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

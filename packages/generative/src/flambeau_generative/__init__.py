@@ -1,0 +1,3 @@
+"""Generative models and trainers for Flambeau."""
+
+__version__ = "0.1.0"

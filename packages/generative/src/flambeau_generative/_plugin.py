@@ -1,0 +1,1 @@
+"""What flambeau-generative registers with Flambeau. Imports nothing heavy."""

@@ -1,0 +1,1 @@
+"""What flambeau-nlp registers with Flambeau. Imports nothing heavy."""

@@ -1,0 +1,3 @@
+"""Reinforcement learning for Flambeau."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What flambeau-rl registers with Flambeau. Imports nothing heavy."""

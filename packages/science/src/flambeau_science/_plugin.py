@@ -1,0 +1,1 @@
+"""What flambeau-science registers with Flambeau. Imports nothing heavy."""

@@ -1,0 +1,3 @@
+"""Vision models, transforms, datasets and trainers for Flambeau."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Vision models: one readable file for each family."""

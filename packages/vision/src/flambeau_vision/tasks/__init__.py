@@ -1,0 +1,1 @@
+"""Tasks: evaluating a trained vision model on a data set, and predicting for pictures."""

@@ -1,0 +1,50 @@
+"""Settings that all tests share."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A developer's own switches must not change what is tested.
+for _name in [n for n in os.environ if n.startswith("FLAMBEAU_") and n != "FLAMBEAU_DATA"]:
+    del os.environ[_name]
+
+# The same examples every time: a failure is never a matter of luck. `HYPOTHESIS_PROFILE=explore` looks for new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+PEERS = Path(__file__).parent / "peers"
+
+
+def _gpu_missing() -> str | None:
+    """Why GPU tests cannot run here; None where they can."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed"
+    import cupy
+
+    try:
+        return None if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CUDA does not work here: {error}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects, so that it sees the marker added here
+def pytest_collection_modifyitems(config, items):
+    missing = None
+    if any(item.get_closest_marker("gpu") for item in items):
+        missing = _gpu_missing()
+    for item in items:
+        if PEERS in item.path.parents:
+            item.add_marker(pytest.mark.peer)
+        if missing and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, [])]
+    cases = sum(1 for r in reports if r.when == "call" and "opcase" in r.keywords)
+    if cases:
+        terminalreporter.write_line(f"{cases} cases generated from the declarations of the ops")

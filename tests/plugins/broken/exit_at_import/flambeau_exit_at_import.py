@@ -1,0 +1,4 @@
+import sys
+
+print("usage: this is not a library")
+sys.exit(3)

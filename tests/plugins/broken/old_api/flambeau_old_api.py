@@ -1,0 +1,1 @@
+FLAMBEAU_API = 0

@@ -1,0 +1,1 @@
+"""Radial basis networks that tell spirals apart."""
