@@ -6,6 +6,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 PHOTO ?= apps/segment/src/flambeau_segment/data/sample.jpg
 WORKERS ?= auto
+# More for pytest: make test ARGS='tests/core -k conv'
+ARGS ?=
 # One thread per test process: the processes already fill the cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup
@@ -34,11 +36,11 @@ demo: venv-demo
 	@echo 'Look at demo/overlay.png: the photo, its classes in colour, and their legend.'
 
 test: venv-test
-	@$(PYTEST) -m 'not slow and not peer'
+	@$(PYTEST) -m 'not slow and not peer' $(ARGS)
 
 test-slow: venv-peers
 	@$(BIN)/python -c 'import torch' || { echo 'error: PyTorch does not import, so nothing can be compared with it' >&2; exit 1; }
-	@$(PYTEST) -m 'slow or peer'
+	@$(PYTEST) -m 'slow or peer' $(ARGS)
 
 test-all: test test-slow
 

@@ -1,12 +1,12 @@
-"""Public names of every public module, kept in tests/repo/api_snapshot.json: `python tools/api_snapshot.py --write`.
+"""The public names, kept in tests/repo/api_snapshot.json: `python tools/api_snapshot.py --write`.
 
-A name that appears or goes away must show in a diff. Without --write the difference is printed, and the exit code is 1
-if there is one.
+Recorded are the modules that people import from, the methods of the main classes, and the ids that the packages
+register. A name that appears or goes away must show in a diff. Without --write the difference is printed, and the exit
+code is 1 if there is one.
 """
 
 import importlib
 import importlib.util
-import inspect
 import json
 import sys
 from pathlib import Path
@@ -24,6 +24,25 @@ PACKAGES = [
     "flambeau_segment",
     "flambeau_translate",
 ]
+FACADES = [
+    "flambeau",
+    "flambeau.autograd",
+    "flambeau.data",
+    "flambeau.errors",
+    "flambeau.io",
+    "flambeau.nn",
+    "flambeau.nn.functional",
+    "flambeau.nn.init",
+    "flambeau.nn.utils",
+    "flambeau.optim",
+    "flambeau.optim.lr_scheduler",
+    "flambeau.plugins",
+    "flambeau.testing",
+    "flambeau.train",
+    *PACKAGES[1:],
+]
+DISTRIBUTIONS = {"flambeau-core" if p == "flambeau" else p.replace("_", "-") for p in PACKAGES}
+FAMILIES = ["models", "trainers", "datasets", "tasks", "exporters", "commands"]
 CLASSES = ["flambeau.Tensor", "flambeau.nn.Module", "flambeau.optim.Optimizer"]
 
 
@@ -42,36 +61,26 @@ def public_modules() -> list[str]:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """`__all__`, or else what the module itself defines."""
+    """`__all__`, or what a module without one shows of its own (the lazy `flambeau` has a `__dir__`)."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
-    own = []
-    for name, value in vars(module).items():
-        if name.startswith("_") or inspect.ismodule(value):
-            continue
-        if getattr(value, "__module__", None) == module.__name__:
-            own.append(name)
-    return sorted(own)
+    names = [n for n in dir(module) if not n.startswith("_")]
+    if "__dir__" in vars(module):
+        return sorted(names)
+    return sorted(n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__)
 
 
 def snapshot() -> dict[str, list[str]]:
-    out = {}
-    for name in public_modules():
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            # Backends of libraries that are not installed; a broken import of our own must not be skipped.
-            if (error.name or "").startswith("flambeau") or not error.name:
-                raise
-            continue
-        names = public_names(module)
-        if names:
-            out[name] = names
+    out = {name: public_names(importlib.import_module(name)) for name in FACADES}
     for path in CLASSES:
         module, _, attribute = path.rpartition(".")
         cls = getattr(importlib.import_module(module), attribute)
         out[path] = sorted(n for n in dir(cls) if not n.startswith("_"))
-    return out
+    manager = importlib.import_module("flambeau.plugins").manager()
+    for family in FAMILIES:
+        own = [e for e in manager.entries(family) if (manager.records[e.plugin].distribution or "") in DISTRIBUTIONS]
+        out[f"registered {family}"] = sorted(e.spec.key for e in own)
+    return {name: names for name, names in out.items() if names}
 
 
 def differences(old: dict[str, list[str]], new: dict[str, list[str]]) -> list[str]:
@@ -86,7 +95,11 @@ def main() -> int:
     new = snapshot()
     old = json.loads(SNAPSHOT.read_text(encoding="utf-8")) if SNAPSHOT.exists() else {}
     lines = differences(old, new)
-    print("\n".join(lines) or "no difference")
+    shown = lines if "--write" in sys.argv[1:] else lines[:40]
+    print(
+        "\n".join([*shown, *([f"... and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else [])])
+        or "no difference"
+    )
     if "--write" in sys.argv[1:]:
         SNAPSHOT.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("cffi", reason="the fast kernels need cffi")
 try:
-    from flambeau.backends.kernels import _onednn, onednn_conv, onednn_norm, onednn_pool
+    from flambeau.backends.kernels import _onednn, onednn_conv, onednn_eltwise, onednn_norm, onednn_pool
 except ImportError as error:
     pytest.skip(f"the fast kernels need oneDNN: {error}", allow_module_level=True)
 
@@ -297,6 +297,23 @@ def test_avg_pool_declines_windows_past_the_padding():
     assert onednn_pool.avg_pool(x, (2, 2), (2, 2), (0, 0), False, True, 3) is NotImplemented
 
 
+def test_relu_grad():
+    out, g = np.maximum(rand(4, 16, 30, 20), 0), rand(4, 16, 30, 20, seed=1)
+    expected = np.where(out > 0, g, 0)
+    np.testing.assert_array_equal(onednn_eltwise.relu_grad(g, out), expected)
+    last = onednn_eltwise.relu_grad(channels_last(g), channels_last(out))
+    np.testing.assert_array_equal(last, expected)
+    assert last.strides == channels_last(g).strides
+    assert onednn_eltwise.relu_grad(g, channels_last(out)) is NotImplemented  # different orders in memory
+    gaps = np.repeat(g, 2, -1)[..., ::2]
+    assert onednn_eltwise.relu_grad(gaps, out) is NotImplemented
+    assert onednn_eltwise.relu_grad(gaps, np.repeat(out, 2, -1)[..., ::2]) is NotImplemented
+    assert onednn_eltwise.relu_grad(g[:1, :1], out[:1, :1]) is NotImplemented  # too small to be worth it
+    assert (
+        onednn_eltwise.relu_grad(np.broadcast_to(g[:1], g.shape), np.broadcast_to(out[:1], g.shape)) is NotImplemented
+    )
+
+
 def test_blocked_descriptor_is_the_layout_that_it_names():
     """The numbers of oneDNN's format tags are written down here, not read from its header."""
     for shape in ((2, 32, 6), (2, 32, 3, 4), (2, 32, 2, 3, 2)):
@@ -342,6 +359,41 @@ def test_threads_share_the_plans():
     assert not wrong
 
 
+MEMORY = """
+import resource
+import numpy as np
+from flambeau.backends.kernels._memory import keep_freed_memory
+kept = keep_freed_memory()
+def faults(mib):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        a = np.ones(mib << 18, np.float32)
+        b = a + a
+        c = a * b
+        del a, b, c
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults(3)
+print(kept, faults(3))
+"""
+
+
+def test_a_loop_over_large_arrays_takes_no_page_faults():
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+
+    def run(**settings):
+        command = [sys.executable, "-c", MEMORY]
+        output = subprocess.run(command, env={**environment, **settings}, check=True, capture_output=True, text=True)
+        kept, faults = output.stdout.split()
+        return kept == "True", int(faults)
+
+    kept, faults = run()
+    if not kept:
+        pytest.skip("the C library is not glibc")
+    assert faults < 100
+    assert run(FLAMBEAU_KEEP_BYTES="0")[0] is False
+    assert run(MALLOC_ARENA_MAX="4")[0] is False
+
+
 CHILD = """
 import os, numpy as np
 from flambeau.backends.kernels import onednn_conv
@@ -383,3 +435,28 @@ def test_an_unusable_library_is_named():
     env = {**os.environ, "FLAMBEAU_ONEDNN_LIBRARY": "/nowhere/libdnnl.so.3"}
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert run.returncode and "/nowhere/libdnnl.so.3" in run.stderr and "flambeau-core[fast]" in run.stderr
+
+
+REGISTERED = """
+import sys
+import numpy as np
+import flambeau
+from flambeau import ops
+from flambeau.backends import kernels
+kernels.register()
+assert "cffi" not in sys.modules, "loaded before any op ran"
+x, w = np.ones((2, 8, 9, 9), "f"), np.ones((8, 8, 3, 3), "f")
+out = ops.convolution(x, w, None, (1, 1), (1, 1), (1, 1), 1)
+assert out.shape == x.shape and out[0, 0, 4, 4] == 72
+loaded = "flambeau.backends.kernels._onednn" in sys.modules
+print(loaded, ops.REGISTRY["convolution"].kernel is not None, kernels.load())
+"""
+
+
+@pytest.mark.parametrize(
+    "library, expected", [(None, "True True True"), ("/nowhere/libdnnl.so.3", "False False False")]
+)
+def test_kernels_are_loaded_by_the_first_op_that_has_one(library, expected):
+    env = {**os.environ, **({"FLAMBEAU_ONEDNN_LIBRARY": library} if library else {})}
+    run = subprocess.run([sys.executable, "-c", REGISTERED], env=env, capture_output=True, text=True)
+    assert run.stdout.strip() == expected, run.stderr

@@ -6,6 +6,7 @@ from flambeau.ops._op import REGISTRY
 from flambeau.testing.cases import op_cases
 
 CASES = op_cases()
+pytestmark = pytest.mark.opcase
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

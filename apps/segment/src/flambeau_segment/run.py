@@ -18,7 +18,7 @@ import click
 from flambeau.cli.output import print_error
 from flambeau.errors import FlambeauError
 from flambeau_vision.draw import class_palette, class_shares, percent_text
-from flambeau_vision.images import find_images, read_picture, save_image, save_png
+from flambeau_vision.images import find_images, make_folder, read_picture, save_image, save_png
 from flambeau_vision.tasks.segmentation import (
     class_names,
     draw_segmentation,
@@ -58,14 +58,7 @@ class _Names:
         if given is None:
             path = self._fresh(Path(f"{stem}{ending}.png"))
         elif self.several or os.path.isdir(given) or given.endswith((os.sep, "/")):
-            folder = Path(given)
-            if folder.is_file():
-                raise FlambeauError(f"{folder}: a file, where a folder for several results belongs", "give a folder")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise FlambeauError(f"cannot make the folder {folder}: {error.strerror}", "give another one") from error
-            path = self._fresh(folder / f"{stem}{ending}.png")
+            path = self._fresh(make_folder(given) / f"{stem}{ending}.png")
         else:
             path = Path(given)
         if any(_same(path, other) for other in self.inputs if other != "-"):
@@ -202,7 +195,9 @@ def _report_failure(source: str, error: Exception, settings: Settings) -> None:
         elif isinstance(error, OSError):
             known = FlambeauError(f"{source}: {error.strerror or cause}", "check the paths and their permissions")
         else:
-            known = FlambeauError(f"{source}: unexpected {type(error).__name__}: {cause}", "set FLAMBEAU_DEBUG=1 to see where")
+            known = FlambeauError(
+                f"{source}: unexpected {type(error).__name__}: {cause}", "set FLAMBEAU_DEBUG=1 to see where"
+            )
             if os.environ.get("FLAMBEAU_DEBUG", "") not in ("", "0"):
                 traceback.print_exception(error)
         error = known

@@ -13,12 +13,18 @@ tensor([[3., 3.],
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # names that are also those of sub-modules
+    from .device import device as device
+    from .ops.create import tensor as tensor
 
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "autograd", "backends", "cli", "data", "errors", "io", "nn", "ops", "optim", "plugins", "testing", "train",
+    "autograd", "backends", "cli", "data", "dtypes", "errors", "io", "nn", "ops", "optim", "plugins", "testing", "train",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {
@@ -38,6 +44,17 @@ _DTYPES = (
     "dtype", "get_default_dtype", "set_default_dtype", "promote_types",
 )  # fmt: skip
 _FROM |= dict.fromkeys(_AUTOGRAD, "autograd") | dict.fromkeys(_DTYPES, "dtypes")
+
+
+class _Package(ModuleType):
+    """Importing the sub-modules tensor.py and device.py must not hide the function and the class of these names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in ("tensor", "device") and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,8 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
-
 from . import backends
-from . import device as _device_module
+from .device import device as _device
 from .tensor import Tensor, _print_options
 
 
@@ -73,7 +72,7 @@ def set_num_threads(n: int) -> None:
 
 def _cuda_count() -> int:
     try:
-        return getattr(backends.get(_device_module.device("cuda")), "count", 0)
+        return getattr(backends.get(_device("cuda")), "count", 0)
     except Exception:  # no CuPy, no driver, no device: all mean 0
         return 0
 
@@ -81,5 +80,5 @@ def _cuda_count() -> int:
 cuda = SimpleNamespace(
     is_available=lambda: _cuda_count() > 0,
     device_count=_cuda_count,
-    synchronize=lambda device=None: backends.get(_device_module.device("cuda")).synchronize(),
+    synchronize=lambda device=None: backends.get(_device("cuda")).synchronize(),
 )

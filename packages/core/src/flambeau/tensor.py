@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -34,6 +34,20 @@ class Tensor:
     _edge: tuple | None  # (node, output index); None for a leaf
     _hooks: list | None
 
+    if TYPE_CHECKING:  # what the package ops hangs on this class, as far as type checkers have to know it
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+
+        __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __add__
+        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __add__
+        __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __lt__ = __le__ = __gt__ = __ge__ = __add__
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
         t = object.__new__(cls)
         t.grad = None
@@ -63,7 +77,7 @@ class Tensor:
         if isinstance(edge[0], Tensor) and edge[0].array is array:
             return edge[0]
         t = cls.__new__(cls)
-        t.array = array if hasattr(array, "base") else numpy.asarray(array)
+        t.array = numpy.asarray(array) if isinstance(array, numpy.generic) else array
         t._edge = edge
         t.requires_grad = True
         return t
@@ -174,7 +188,7 @@ class Tensor:
             raise RuntimeError("numpy() on a tensor on a GPU; use tensor.cpu().numpy()")
         return self.array
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> numpy.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         a = self.numpy()
         if dtype is not None and a.dtype != dtype:
             return a.astype(dtype)
@@ -359,8 +373,10 @@ class _Handle:
             self._hooks.remove(self._hook)
 
 
-def _rebuild(cls: type, array: numpy.ndarray, requires_grad: bool) -> Tensor:
-    t = cls.__new__(cls)
+def _rebuild(cls: type[Tensor], array: numpy.ndarray, requires_grad: bool) -> Tensor:
+    from . import ops  # noqa: F401 - so that an unpickled tensor has its methods in a fresh process
+
+    t: Tensor = cls.__new__(cls)
     t.array = array
     t.requires_grad = requires_grad
     return t

@@ -22,7 +22,7 @@ from flambeau.errors import FlambeauError
 
 from .draw import STREET_CLASSES
 from .images import SUFFIXES, load_image, load_mask
-from .transforms import Transform, normalize
+from .transforms import Arrays, Transform, normalize
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -72,8 +72,8 @@ class PictureDataset(Dataset):
 
     def __init__(
         self,
-        images: np.ndarray | list[np.ndarray],
-        targets: np.ndarray | list[np.ndarray],
+        images: Arrays,
+        targets: Arrays,
         classes: tuple[str, ...],
         transform: Transform | None = None,
     ) -> None:
@@ -114,7 +114,7 @@ class CamVid(PictureDataset):
         files = _Files(root, split, f"CamVid as {split}.zip with images/<name>.jpg and labels/<name>.png inside")
         names = [name for name in files.pictures() if PurePosixPath(name).parent.name == "images"]
         if not names:
-            raise FlambeauError(f"{files.label}: no images/ inside", "it must hold images/<name>.jpg, labels/<name>.png")
+            raise FlambeauError(f"{files.label}: no images/ inside", "it needs images/<name>.jpg, labels/<name>.png")
         classes = _class_names(root / "classes.txt") or STREET_CLASSES
         images, masks, known = [], [], set(files.names)
         for name in names:
@@ -141,8 +141,10 @@ class CamVid(PictureDataset):
 
     def class_frequencies(self) -> np.ndarray:
         """Share of each class among the labelled pixels, float64 (11,)."""
-        counts = sum(np.bincount(mask.reshape(-1), minlength=self.ignore_index + 1) for mask in self.targets)
-        return counts[: self.ignore_index] / max(int(counts[: self.ignore_index].sum()), 1)
+        counts = np.zeros(self.ignore_index, dtype=np.int64)
+        for mask in self.targets:
+            counts += np.bincount(mask.reshape(-1), minlength=self.ignore_index + 1)[: self.ignore_index]
+        return counts / max(int(counts.sum()), 1)
 
 
 class ImageFolder(PictureDataset):
@@ -256,7 +258,7 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     return tuple(names[index] for index in range(len(names)))
 
 
-def _stack(arrays: Iterable[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+def _stack(arrays: Iterable[np.ndarray]) -> Arrays:
     """One array where all shapes agree, else the list."""
     arrays = list(arrays)
     return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays

@@ -14,17 +14,17 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 #: simulated protanopia, deuteranopia and tritanopia (matrices of Machado et al. 2009).
 STREET_PALETTE = np.array(
     [
-        (162, 232, 255),  # sky
-        (185, 75, 108),  # building
-        (254, 239, 217),  # pole
-        (112, 84, 148),  # road
-        (195, 119, 235),  # pavement
-        (49, 105, 21),  # tree
-        (255, 201, 8),  # sign_symbol
-        (80, 38, 41),  # fence
-        (0, 58, 209),  # car
-        (255, 35, 72),  # pedestrian
-        (0, 170, 170),  # bicyclist
+        (167, 235, 255),  # sky
+        (190, 70, 102),  # building
+        (242, 255, 193),  # pole
+        (110, 63, 166),  # road
+        (246, 161, 170),  # pavement
+        (4, 116, 22),  # tree
+        (231, 212, 32),  # sign_symbol
+        (69, 26, 18),  # fence
+        (0, 60, 210),  # car
+        (255, 0, 55),  # pedestrian
+        (17, 163, 200),  # bicyclist
     ],
     dtype=np.uint8,
 )
@@ -39,13 +39,14 @@ def class_palette(classes: Sequence[str]) -> np.ndarray:
     """A colour for each class, uint8 (K, 3): the street colours by name, for other names hues a golden angle apart.
 
     >>> class_palette(("road", "cell")).tolist()
-    [[112, 84, 148], [199, 102, 62]]
+    [[110, 63, 166], [199, 128, 99]]
     """
     known = dict(zip(STREET_CLASSES, STREET_PALETTE.tolist(), strict=True))
     colours = []
     for index, name in enumerate(classes):
-        hue, saturation, value = (0.43 + index * 0.6180339887) % 1, (0.69, 0.5, 0.85)[index % 3], (0.9, 0.78, 0.6)[index % 3]
-        colours.append(known.get(name) or [round(255 * part) for part in hsv_to_rgb(hue, saturation, value)])
+        saturation, value = ((0.69, 0.9), (0.5, 0.78), (0.85, 0.6))[index % 3]
+        other = hsv_to_rgb((0.43 + index * 0.6180339887) % 1, saturation, value)
+        colours.append(known.get(name) or [round(255 * part) for part in other])
     return np.array(colours, dtype=np.uint8).reshape(-1, 3)
 
 
@@ -155,9 +156,7 @@ def with_legend(
 class _Panel:
     """Lays out and paints the legend; all lengths scale with the photo."""
 
-    def __init__(
-        self, scale: float, shares: Sequence[ClassShare], palette: np.ndarray, title: str, note: str
-    ) -> None:
+    def __init__(self, scale: float, shares: Sequence[ClassShare], palette: np.ndarray, title: str, note: str) -> None:
         self.shares, self.palette, self.title, self.note = shares, palette, title, note
         self.px = lambda value: max(1, round(value * scale))
         self.width = self.px(250)
@@ -216,4 +215,3 @@ def percent_text(share: float) -> str:
     ('38.2 %', '<0.1 %')
     """
     return "<0.1 %" if 0 < share < 0.0005 else f"{share * 100:.1f} %"
-

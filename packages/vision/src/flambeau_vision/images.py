@@ -105,7 +105,7 @@ def save_image(path: str | os.PathLike, image: Image.Image) -> None:
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind not in ("PNG", "JPEG", "WEBP", "BMP", "TIFF"):
-        raise FlambeauError(f"{path}: cannot write a picture with the suffix '{path.suffix}'", "use .png, .jpg or .webp")
+        raise FlambeauError(f"{path}: cannot write pictures with the suffix '{path.suffix}'", "use .png, .jpg or .webp")
     stream = io.BytesIO()
     options = {"JPEG": {"quality": 92}, "WEBP": {"quality": 90}, "PNG": {"compress_level": 4}}.get(kind, {})
     image.save(stream, kind, **options)
@@ -130,6 +130,21 @@ def find_images(folder: str | os.PathLike) -> list[Path]:
             "give a folder that holds .jpg or .png files itself (sub-folders are not searched)",
         )
     return found
+
+
+def make_folder(folder: str | os.PathLike) -> Path:
+    """A folder for results, made if need be.
+
+    Raises:
+        FlambeauError: it cannot be made, or is a file.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FlambeauError(f"{folder}: a file, where a folder for results belongs", "give a folder") from error
+    except OSError as error:
+        raise FlambeauError(f"{folder}: cannot make the folder ({error.strerror})", "give another one") from error
+    return Path(folder)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -215,7 +230,7 @@ def _stream(source: Source, label: str) -> BinaryIO:
             raise FlambeauError(f"{label}: this is a folder, not a picture", "give one of the files in it")
         try:
             if os.path.isfile(source) and os.path.getsize(source) > 0:
-                return open(source, "rb")  # noqa: SIM115 - _open closes it
+                return open(source, "rb")  # _open closes it
             with open(source, "rb") as file:  # an empty file, a pipe, a device
                 data = file.read(MAX_BYTES)
         except FileNotFoundError as error:

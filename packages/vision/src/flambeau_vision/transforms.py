@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 
 Size = tuple[int, int]
+#: Pictures or masks: one array when all have one size, else a list.
+Arrays = np.ndarray | list[np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray | None]
 Transform = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], Pair]
 #: Luma weights of ITU-R BT.601, as Pillow's own grey conversion.
@@ -106,7 +108,7 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     return _like(grey + (array - grey) * np.float32(factor), image)
 
 
-def adjust_gains(image: np.ndarray, gains: Sequence[float]) -> np.ndarray:
+def adjust_gains(image: np.ndarray, gains: Sequence[float] | np.ndarray) -> np.ndarray:
     """Multiply each channel by its gain: a change of the light's colour."""
     return _like(image.astype(np.float32) * np.asarray(gains, dtype=np.float32), image)
 
@@ -278,7 +280,7 @@ def _half(window: Sequence[float]) -> tuple[float, float]:
 class ColorJitter:
     """Random brightness, contrast, saturation and colour of the light.
 
-    Brightness, contrast and gains are factors drawn log-uniformly from exp(±value), saturation uniformly from 1 ± value.
+    Brightness, contrast and gains are factors exp(u) with u uniform in ±value; saturation is uniform in 1 ± value.
     """
 
     brightness: float = 0.4

@@ -72,7 +72,7 @@ def mark_modified(array: Any) -> None:
 
 
 def _check_unmodified(node: Node) -> None:
-    values = node.saved + ((node.out if isinstance(node.out, tuple) else (node.out,)) if node.out is not None else ())
+    values = (node.saved or ()) + ((node.out if isinstance(node.out, tuple) else (node.out,)) if node.out is not None else ())
     for value in values:
         for a in value if isinstance(value, list) else (value,):
             if not hasattr(a, "dtype") or isinstance(a, numpy.generic):
@@ -121,7 +121,7 @@ def _arguments(node: Node, recording: bool) -> tuple[Any, Any]:
         return Tensor._wrap(numpy.asarray(value) if isinstance(value, numpy.generic) else value)
 
     plan = node.plan
-    saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved, plan.saved, strict=True))
+    saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved or (), plan.saved, strict=True))
     out = node.out
     if isinstance(out, tuple):
         out = tuple(Tensor._from_edge(o, (node, k)) for k, o in enumerate(out))
@@ -156,7 +156,7 @@ def _complete(node: Node, g: dict[int, Any]) -> Any:
 def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
     from ..tensor import Tensor
 
-    t = g if recording else Tensor._wrap(g if hasattr(g, "base") else numpy.asarray(g))
+    t = g if recording else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g)
     for hook in hooks:
         changed = hook(t)
         if changed is not None:
@@ -189,12 +189,12 @@ def run(
             else:
                 entry[1] = entry[1] + g
             return
-        entry = waiting.get(target.sequence)
-        if entry is None:
+        queued = waiting.get(target.sequence)
+        if queued is None:
             waiting[target.sequence] = (target, {index: g})
             heapq.heappush(heap, -target.sequence)
         else:
-            arrived = entry[1]
+            arrived = queued[1]
             arrived[index] = arrived[index] + g if index in arrived else g
 
     previous = mode.grad
@@ -230,6 +230,8 @@ def run(
                 node.edges = ()
         result = []
         for leaf, g in leaves.values():
+            if isinstance(g, numpy.generic):  # NumPy makes scalars of 0-d arrays
+                g = numpy.asarray(g)
             if leaf._hooks:
                 g = _run_hooks(leaf._hooks, g, create_graph)
             if capture is not None and (id(leaf), 0) in capture:
@@ -294,18 +296,8 @@ def _accumulate(leaf: Any, g: Any, recording: bool) -> None:
     elif recording:
         leaf.grad = g
     else:
-        # A copy, as the array may be shared (a formula may hand on `g` itself, or a view of it).
-        fresh = isinstance(g, numpy.ndarray) and g.base is None and g.flags.owndata and _unshared(g)
-        leaf.grad = Tensor._wrap(g if fresh else leaf.array.dtype.type(g) * 1 if not hasattr(g, "base") else g.copy())
-        if not hasattr(leaf.grad.array, "base"):
-            leaf.grad.array = numpy.asarray(leaf.grad.array)
-
-
-def _unshared(g: Any) -> bool:
-    import sys
-
-    # Held by: the result list's tuple, the loop variable, the parameters of the two functions and getrefcount.
-    return sys.getrefcount(g) <= 6
+        # A copy: a formula may have handed on `g` itself or a view of it, and `.grad` is changed in place later.
+        leaf.grad = Tensor._wrap(g.copy())
 
 
 def grad(

@@ -13,7 +13,7 @@ import click
 from ..errors import EXIT_FAILURE
 from ..plugins import manager
 from ..plugins.manager import describe
-from .output import print_json, print_table
+from .output import counted, print_json, print_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _arithmetic() -> Finding:
     try:
         import flambeau
 
-        x = flambeau.tensor([3.0], requires_grad=True)
+        x = flambeau.full((1,), 3.0, requires_grad=True)
         (x * x).sum().backward()
         slope = x.grad.item()
     except Exception as error:
@@ -88,12 +88,14 @@ def _arithmetic() -> Finding:
 def _kernels() -> Finding:
     try:
         from ..backends import kernels
+        from ..ops import REGISTRY
 
-        names = sorted(kernels.available())
+        loaded = kernels.load()
     except Exception as error:
         return Finding("fast kernels", "failed", describe(error))
-    if not names:
+    if not loaded:
         return Finding("fast kernels", "missing", "pip install 'flambeau-core[fast]'")
+    names = sorted(name for name, operation in REGISTRY.items() if operation.kernel is not None)
     return Finding("fast kernels", "ok", ", ".join(names))
 
 
@@ -120,7 +122,7 @@ def _plugins() -> list[Finding]:
     found.load_everything()
     lines = []
     for name, record in sorted(found.records.items()):
-        counts = ", ".join(f"{number} {family}" for family, number in found.counts(name).items() if number)
+        counts = ", ".join(counted(number, family) for family, number in found.counts(name).items() if number)
         detail = "; ".join(record.problems) or counts or "registers nothing"
         lines.append(Finding(f"plugin {name}", record.status, detail))
     return lines

@@ -23,6 +23,11 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def counted(number: int, plural: str) -> str:
+    """``"1 model"``, ``"2 models"``."""
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"
+
+
 def print_json(value: Any, compact: bool = False) -> None:
     """`value` as JSON; what JSON does not know (NumPy's numbers, paths) by its plain value or its text."""
     indent = None if compact else 2

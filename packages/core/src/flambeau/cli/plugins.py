@@ -9,7 +9,7 @@ import click
 from ..errors import EXIT_FAILURE
 from ..plugins import check, manager
 from .groups import LazyGroup
-from .output import note, print_json, print_table
+from .output import counted, note, print_json, print_table
 
 
 @click.group(
@@ -42,9 +42,9 @@ def plugins(ctx: click.Context, as_json: bool, checking: bool) -> None:
     if checking:
         bad = [row for row in rows if row["status"] in ("failed", "warning")]
         if bad:
-            note(f"{len(bad)} of {len(rows)} plugins have problems")
+            note(f"{len(bad)} of {counted(len(rows), 'plugins')} with problems")
             ctx.exit(EXIT_FAILURE)
-        note(f"{len(rows)} plugins checked, no problems")
+        note(f"{counted(len(rows), 'plugins')} checked, no problems")
 
 
 def _describe(name: str, extra: list[str]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _describe(name: str, extra: list[str]) -> dict[str, Any]:
 def _print(rows: list[dict[str, Any]]) -> None:
     lines = []
     for row in rows:
-        counts = ", ".join(f"{number} {family}" for family, number in row["counts"].items() if number)
+        counts = ", ".join(counted(number, family) for family, number in row["counts"].items() if number)
         lines.append(
             [row["name"], row["distribution"], row["version"], row["status"], f"{row['load_ms']:.0f} ms", counts]
         )

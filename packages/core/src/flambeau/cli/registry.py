@@ -51,9 +51,7 @@ def _group(family: str) -> click.Group:
         elif namespace or task or tag:
             note(f"no {family} match; `flambeau {family} list` shows all")
         else:
-            note(
-                f"no {family} are installed; a package such as flambeau-vision brings some (pip install flambeau-vision)"
-            )
+            note(f"no {family} are installed; packages bring them (pip install flambeau-vision)")
 
     list_command.help = f"List the installed {family}."
 

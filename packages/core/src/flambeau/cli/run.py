@@ -72,7 +72,7 @@ def _explain(error: Exception, debug: bool) -> int:
         print_error(error.cause, error.mend)
         return error.exit_code
     if isinstance(error, click.Abort):
-        interrupted = isinstance(error.__cause__, KeyboardInterrupt)
+        interrupted = isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
         print_error("interrupted" if interrupted else "aborted")
         return EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
     if isinstance(error, _NO_ARGUMENTS):

@@ -81,12 +81,14 @@ def _write(folder: Path, names: dict[str, str]) -> None:
         path = folder / name.format(**names)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(Template((templates / template).read_text("utf-8")).substitute(names), encoding="utf-8")
-    examples = folder / "examples" / "rows.csv"
-    examples.parent.mkdir()
-    examples.write_text(_rows(), encoding="utf-8")
+    examples = folder / "examples"
+    examples.mkdir()
+    rows = _rows()
+    (examples / "rows.csv").write_text("".join(rows), encoding="utf-8")
+    (examples / "new.csv").write_text("".join(row.rpartition(",")[0] + "\n" for row in rows[:10]), encoding="utf-8")
 
 
-def _rows() -> str:
+def _rows() -> list[str]:
     """Two clouds of points that a small network tells apart."""
     draw = random.Random(0)
     rows = []
@@ -94,4 +96,4 @@ def _rows() -> str:
         label = number % 2
         x, y = (draw.gauss(centre, 0.5) for centre in ((-1, -1), (1, 1))[label])
         rows.append(f"{x:.3f},{y:.3f},{label}\n")
-    return "".join(rows)
+    return rows

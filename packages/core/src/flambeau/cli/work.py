@@ -218,9 +218,7 @@ def _run_folder(spec: ModelSpec, output: str | None, resume: str | None) -> tupl
         return resume, True
     folder = output or os.path.join("runs", spec.short_name)
     if os.path.isdir(folder) and os.listdir(folder):
-        raise FlambeauError(
-            f"{folder!r} already holds files", f"go on with --resume {folder}, or name another --output"
-        )
+        raise FlambeauError(f"{folder!r} already holds files", f"add --resume {folder}, or name another --output")
     return folder, False
 
 

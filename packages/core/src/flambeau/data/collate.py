@@ -12,7 +12,7 @@ __all__ = ["default_collate", "default_convert"]
 
 def default_convert(data: Any) -> Any:
     """Arrays inside `data` become Tensors (sharing memory); the rest stays. Used where nothing is batched."""
-    from ..tensor import Tensor
+    from .. import Tensor
 
     if isinstance(data, Tensor) or isinstance(data, (str, bytes)):
         return data
@@ -39,7 +39,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 
 def _collate(batch: Sequence[Any], path: str) -> Any:
-    from ..tensor import Tensor
+    from .. import Tensor
 
     first = batch[0]
     if isinstance(first, Tensor):

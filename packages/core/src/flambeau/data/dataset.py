@@ -110,7 +110,7 @@ def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any =
     [7, 3]
     """
     total = len(dataset)  # type: ignore[arg-type]
-    sizes = list(lengths)
+    sizes: list[Any] = list(lengths)
     if math.isclose(sum(sizes), 1) and sum(sizes) <= 1 + 1e-9 and not all(isinstance(size, int) for size in sizes):
         if any(not 0 <= size <= 1 for size in sizes):
             raise ValueError(f"random_split: fractions must lie between 0 and 1, not {sizes}")

@@ -140,7 +140,7 @@ class DataLoader:
         else:
             seed, skip = draw_seed(self.generator), 0
         indices = iter(sampler) if sampler is not None else _forever()
-        state = sampler.state_dict() if hasattr(sampler, "state_dict") else None
+        state = sampler.state_dict() if sampler is not None and hasattr(sampler, "state_dict") else None
         self._progress = progress = _Progress(seed, state)
         if not self._iterable:
             for _ in range(skip):

@@ -47,10 +47,11 @@ class _Scope:
         self.enter(_SAMPLE, 0)
 
     def enter(self, kind: int, number: Any) -> None:
-        self.kind, self.number, self.rng = kind, number, None
+        self.kind, self.number = kind, number
+        self.rng: np.random.Generator | None = None
 
-    def generator(self, number: Any) -> np.random.Generator:
-        key = [self.seed, self.kind, _as_entropy(number)]
+    def generator(self, kind: int, number: Any) -> np.random.Generator:
+        key = [self.seed, kind, _as_entropy(number)]
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
@@ -78,9 +79,9 @@ def sample_rng(index: Any = None) -> np.random.Generator:
     if scope is None:
         return np.random.default_rng(draw_seed(None))
     if index is not None:
-        return scope.generator(index)
+        return scope.generator(_SAMPLE, index)
     if scope.rng is None:
-        scope.rng = scope.generator(scope.number)
+        scope.rng = scope.generator(scope.kind, scope.number)
     return scope.rng
 
 

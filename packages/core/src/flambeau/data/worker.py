@@ -107,8 +107,18 @@ class Fetcher:
 
 
 def _worker_main(
-    connection: Connection, fetcher: Fetcher, worker: int, workers: int, init: Any, seed: int, folder: str | None
+    connection: Connection,
+    inherited: list[Connection],
+    fetcher: Fetcher,
+    worker: int,
+    workers: int,
+    init: Any,
+    seed: int,
+    folder: str | None,
 ) -> None:
+    # With a copy of the main process's ends open here, its death would not close the pipes, and workers would live on.
+    for other in inherited:
+        other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the main process, which stops the workers
     number = -1
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -172,7 +182,8 @@ class WorkerPool:
         self.shutdown = weakref.finalize(self, _stop, self._processes, self._connections, folder, os.getpid())
         for worker in range(num_workers):
             ours, theirs = context.Pipe()
-            arguments = (theirs, fetcher, worker, num_workers, init, seed, folder)
+            inherited = [*self._connections, ours] if context.get_start_method() == "fork" else []
+            arguments = (theirs, inherited, fetcher, worker, num_workers, init, seed, folder)
             process = context.Process(target=_worker_main, args=arguments, daemon=True, name=f"DataLoader worker {worker}")
             try:
                 with warnings.catch_warnings():
@@ -196,10 +207,8 @@ class WorkerPool:
 
     def submit(self, worker: int, number: int, index: Any) -> None:
         """Asks a worker for batch `number`."""
-        try:
+        with contextlib.suppress(OSError):  # a dead worker is noticed in order, when its batch is wanted
             self._connections[worker].send((self.epoch, self._seed, number, index))
-        except (BrokenPipeError, ConnectionResetError, OSError):
-            self._raise_pending(worker)
 
     def receive(self, worker: int, number: int) -> Any:
         """Batch `number` from the worker that was asked for it; END when it has no more.
@@ -227,16 +236,6 @@ class WorkerPool:
             if epoch == self.epoch:
                 assert sent == number, (sent, number)
                 return END if kind == END else load()
-
-    def _raise_pending(self, worker: int) -> None:
-        """A worker that cannot be written to may have left its reason in the pipe."""
-        connection = self._connections[worker]
-        with contextlib.suppress(EOFError, OSError):
-            while connection.poll():
-                (epoch, sent, kind), load = transport.receive(connection)
-                if kind == "error" and epoch is None:
-                    _raise_remote(worker, sent, *load())
-        raise self._death(worker)
 
     def _death(self, worker: int) -> WorkerError:
         process = self._processes[worker]

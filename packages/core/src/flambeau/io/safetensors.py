@@ -261,7 +261,7 @@ def write(file: IO[bytes], arrays: Mapping[str, np.ndarray], metadata: Mapping[s
     header, order = layout(arrays, metadata)
     file.write(header)
     for key in order:
-        file.write(memoryview(arrays[key].reshape(-1).view(np.uint8)))
+        file.write(arrays[key].reshape(-1).view(np.uint8).data)
 
 
 def save_file(

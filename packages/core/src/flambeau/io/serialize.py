@@ -47,7 +47,7 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
         raise UnsupportedFormatError(
             f"cannot write {os.fspath(f)}: PyTorch's pickle format is not written", "use a name ending in .safetensors"
         )
-    from ..tensor import Tensor
+    from .. import Tensor
 
     flat = isinstance(obj, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in obj.items())
     if flat and "__metadata__" not in obj:
@@ -116,7 +116,7 @@ def _load_folder(folder: Path, mmap: bool) -> dict[str, Any]:
 def _moved(obj: Any, device: Any) -> Any:
     if device is None or str(device) == "cpu":
         return obj
-    from ..tensor import Tensor
+    from .. import Tensor
 
     if isinstance(obj, Tensor):
         return obj.to(device)

@@ -73,7 +73,7 @@ def _encode(obj: Any, path: str, arrays: dict[str, Any], parents: tuple[int, ...
         return {kind: [_encode(value, _join(path, index), arrays, parents) for index, value in enumerate(obj)]}
 
     from ..dtypes import dtype
-    from ..tensor import Tensor
+    from .. import Tensor
 
     if isinstance(obj, Tensor):
         return _store("tensor", obj, path, arrays)

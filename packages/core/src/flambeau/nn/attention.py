@@ -68,14 +68,14 @@ class MultiheadAttention(Module):
 
     def _reset_parameters(self) -> None:
         for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
-            if self._parameters[name] is not None:
-                init.xavier_uniform_(self._parameters[name])
+            if getattr(self, name) is not None:
+                init.xavier_uniform_(getattr(self, name))
         for bias in (self.in_proj_bias, self.out_proj.bias):
             if bias is not None:
                 init.zeros_(bias)
         for name in ("bias_k", "bias_v"):
-            if self._parameters[name] is not None:
-                init.xavier_normal_(self._parameters[name])
+            if getattr(self, name) is not None:
+                init.xavier_normal_(getattr(self, name))
 
     def forward(
         self,

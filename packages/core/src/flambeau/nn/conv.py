@@ -53,7 +53,7 @@ class _Convolution(Module):
         self.out_channels = out_channels
         self.kernel_size = as_tuple(kernel_size, self.rank)
         self.stride = as_tuple(stride, self.rank)
-        self.padding = padding if isinstance(padding, str) else as_tuple(padding, self.rank)
+        self.padding: Any = padding if isinstance(padding, str) else as_tuple(padding, self.rank)
         self.dilation = as_tuple(dilation, self.rank)
         self.output_padding = as_tuple(output_padding, self.rank)
         self.groups = groups
@@ -122,7 +122,7 @@ class _Conv(_Convolution):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._border(), self.padding_mode)
             padding = 0

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
 from .. import dtypes
 from ..tensor import Tensor
+from .hooks import RemovableHandle, add_hook, note_module_path
 from .parameter import Buffer, Parameter
 from .state import IncompatibleKeys, load_state_dict
 
 M = TypeVar("M", bound="Module")
-
-
-class RemovableHandle:
-    """Returned by ``register_*_hook``; :meth:`remove` takes the hook away. Usable in a ``with`` statement."""
-
-    _ids = itertools.count()
-
-    def __init__(self, hooks: dict[int, Any]) -> None:
-        self.id = next(self._ids)
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.remove()
 
 
 class Module:
@@ -82,7 +63,7 @@ class Module:
                 return self._call_with_hooks(args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
-            _note_module_path(error, self)
+            note_module_path(error, self)
             raise
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,7 +87,7 @@ class Module:
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
         """Call ``hook(module, args)`` before ``forward``; what it returns, if anything, replaces the arguments."""
-        return _add_hook(self._forward_pre_hooks, (hook, with_kwargs), prepend)
+        return add_hook(self._forward_pre_hooks, (hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
@@ -114,7 +95,7 @@ class Module:
         """Call ``hook(module, args, output)`` after ``forward``; what it returns, if anything, replaces the output."""
         if always_call:
             raise NotImplementedError("register_forward_hook(always_call=True) is not supported")
-        return _add_hook(self._forward_hooks, (hook, with_kwargs), prepend)
+        return add_hook(self._forward_hooks, (hook, with_kwargs), prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         raise NotImplementedError("full backward hooks are not supported; use Tensor.register_hook on an activation")
@@ -122,7 +103,7 @@ class Module:
     def register_load_state_dict_pre_hook(self, hook: Callable[..., None]) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``
         on a copy of the state dict before it is matched: the place to rename the keys of old checkpoints."""
-        return _add_hook(self._load_state_dict_pre_hooks, hook, False)
+        return add_hook(self._load_state_dict_pre_hooks, hook, False)
 
     # -- registration --------------------------------------------------------------------------------------------
 
@@ -338,8 +319,9 @@ class Module:
         return self
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
-        """Move to a device and/or a floating-point dtype: ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``.
+        """Move to a device and/or a floating-point dtype.
 
+        Takes ``to(device)``, ``to(dtype)``, ``to(device, dtype)``, ``to(tensor)``, or keyword arguments.
         Parameters stay the same objects, so optimizers keep working. Integer buffers keep their dtype.
         """
         device, dtype = parse_to(*args, **kwargs)
@@ -400,8 +382,8 @@ class Module:
     ) -> IncompatibleKeys:
         """Copy ``state_dict`` into this module; nothing is changed when anything does not fit.
 
-        ``strict=False`` allows missing and unexpected keys (they are returned), not wrong sizes. ``assign=True`` takes the given
-        tensors, with their dtypes, instead of copying into the present ones.
+        ``strict=False`` allows missing and unexpected keys (they are returned), not wrong sizes. ``assign=True`` takes
+        the given tensors, with their dtypes, instead of copying into the present ones.
 
         Raises:
             RuntimeError: one message that lists all missing and unexpected keys and all wrong sizes.
@@ -452,34 +434,3 @@ def parse_to(*args: Any, device: Any = None, dtype: Any = None, non_blocking: bo
         elif not isinstance(value, bool) and value is not None:
             device = value
     return device, dtype
-
-
-def _add_hook(hooks: dict[int, Any], hook: Any, prepend: bool) -> RemovableHandle:
-    handle = RemovableHandle(hooks)
-    if prepend:
-        others = list(hooks.items())
-        hooks.clear()
-        hooks[handle.id] = hook
-        hooks.update(others)
-    else:
-        hooks[handle.id] = hook
-    return handle
-
-
-def _note_module_path(error: Exception, module: Module) -> None:
-    """Keep one note on ``error`` with the path of the failing module, longer at each module the error passes."""
-    failing = error.__dict__.get("_module_path")
-    if failing is None:
-        path, kind = "", type(module).__name__
-        notes = error.__dict__.setdefault("__notes__", [])
-        position = len(notes)
-        notes.append("")
-    else:
-        child, path, kind, position = failing
-        name = next((name for name, candidate in module.named_modules() if candidate is child), None)
-        if not name:
-            return
-        path = f"{name}.{path}" if path else name
-    error.__dict__["_module_path"] = (module, path, kind, position)
-    where = f"{type(module).__name__}.{path} ({kind})" if path else kind
-    error.__dict__["__notes__"][position] = f"in {where}"

@@ -16,7 +16,7 @@ _GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
 State = Any  # a hidden state, or for LSTM a pair (hidden, cell)
 
 
-def _step(mode: str, projected: Tensor, state: State, w_hh: Tensor, b_hh: Tensor | None, w_hr: Tensor | None) -> State:
+def _step(mode: str, projected: Tensor, state: State, w_hh: Any, b_hh: Tensor | None, w_hr: Tensor | None) -> State:
     """One time step from the projected input ``x @ w_ih.T + b_ih``."""
     if mode == "LSTM":
         hidden, cell = state
@@ -76,7 +76,7 @@ class RNNBase(Module):
         for layer in range(num_layers):
             width = input_size if layer == 0 else output_size * (1 + bidirectional)
             for suffix in self._suffixes(layer):
-                shapes = {"weight_ih": (gates, width), "weight_hh": (gates, output_size)}
+                shapes: dict[str, tuple[int, ...]] = {"weight_ih": (gates, width), "weight_hh": (gates, output_size)}
                 if bias:
                     shapes |= {"bias_ih": (gates,), "bias_hh": (gates,)}
                 if proj_size:
@@ -89,7 +89,7 @@ class RNNBase(Module):
         return [f"_l{layer}", f"_l{layer}_reverse"] if self.bidirectional else [f"_l{layer}"]
 
     @property
-    def all_weights(self) -> list[list[Tensor]]:
+    def all_weights(self) -> list[list[Any]]:
         """The weights of each layer and direction."""
         return [
             [tensor for name, tensor in self._parameters.items() if name.endswith(suffix)]
@@ -119,7 +119,7 @@ class RNNBase(Module):
         elif self.batch_first:
             input = input.transpose(0, 1)
         states = self._initial_states(input, hx)
-        finals = []
+        finals: list[State] = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):

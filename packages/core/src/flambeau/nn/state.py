@@ -6,6 +6,8 @@ from collections import namedtuple
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..tensor import Tensor, to_array
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def load_state_dict(module: Module, state_dict: Mapping[str, Any], strict: bool,
                 if name not in part._optional_state:
                     missing.append(key)
                 continue
-            value = state[key] if isinstance(state[key], Tensor) else _as_tensor(state[key])
+            value = state[key] if isinstance(state[key], Tensor) else from_foreign(state[key])
             if value.ndim == 1 and value.shape[0] == 1 and tensor.ndim == 0:
                 value = value[0]  # very old checkpoints hold scalars as vectors
             if tuple(value.shape) != tuple(tensor.shape):
@@ -108,5 +110,8 @@ def copy_into(tensor: Tensor, value: Tensor) -> None:
     tensor._bump_version()
 
 
-def _as_tensor(value: Any) -> Tensor:
+def from_foreign(value: Any) -> Tensor:
+    """A tensor on the memory of another library's array or tensor."""
+    if hasattr(value, "__array__") and not hasattr(value, "__cuda_array_interface__"):
+        value = np.asarray(value)
     return Tensor._wrap(to_array(value, None, None, copy=False))

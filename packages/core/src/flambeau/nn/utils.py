@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from .. import backends, ops
 from ..tensor import Tensor
 from .conv import _Conv
-from .module import Module
 from .norm import _BatchNorm
 from .parameter import Parameter
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import (  # noqa: F401 - families register their ops on import
     _op,
     activation,
@@ -20,6 +22,7 @@ from . import (  # noqa: F401 - families register their ops on import
     shape,
     sort,
 )
+from ..backends import kernels as _kernels
 from . import methods as _methods
 from ._op import REGISTRY, composite, kernel, op
 
@@ -47,6 +50,28 @@ def _collect() -> dict:
     return found
 
 
+if TYPE_CHECKING:  # the names below are collected, which a type checker cannot see
+
+    def __getattr__(name: str) -> Any: ...
+
+
 _public = _collect()
 globals().update(_public)
 __all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])  # noqa: PLE0605
+
+
+def _name_clashes() -> None:
+    """`flambeau.tensor` and `flambeau.device` are functions in PyTorch's API, and modules of this package as well.
+
+    Importing a submodule binds its name in the package; here the public functions take the names back.
+    """
+    import flambeau
+
+    from ..device import device
+
+    flambeau.tensor = create.tensor  # type: ignore[assignment]
+    flambeau.device = device  # type: ignore[assignment]
+
+
+_name_clashes()
+_kernels.register()

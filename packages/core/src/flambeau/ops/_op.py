@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy
 
@@ -20,6 +20,7 @@ from ..autograd.modes import mode
 from ..tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 REGISTRY: dict[str, Op] = {}
 _MISSING = object()
 _sequence = itertools.count(1).__next__
@@ -143,7 +144,7 @@ def _promote(op: Op, raw: list[Any]) -> None:
     """Brings the promoted arguments to their common dtype, in place."""
     values = [raw[i] for i in op.positions]
     first = None
-    scalars = ()
+    scalars: tuple[Any, ...] = ()
     for v in values:
         d = getattr(v, "dtype", None)
         if d is None:
@@ -353,7 +354,7 @@ def op(
     ref: Callable | None = None,
     method: bool = True,
     view: bool = False,
-) -> Callable[[F], F]:
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Callable[P, Any]]:
     """Declares an op.
 
     vjp: argument name (or tuple of names) -> formula giving the cotangent(s). The formula's parameter names say
@@ -367,10 +368,10 @@ def op(
     if promote not in (None, "arith", "float"):
         raise ValueError(f"promote is {promote!r}; it must be None, 'arith' or 'float'")
 
-    def declare(forward: F) -> F:
+    def declare(forward: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
         record = Op(forward, vjp, samples, promote, ref, view)
         make = _list_dispatcher if record.has_list else _dispatcher
-        return _publish(record, make(record), method, forward)  # type: ignore[return-value]
+        return _publish(record, make(record), method, forward)
 
     return declare
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from ._op import op
 from .activation import log_softmax, logsigmoid
-from .elementwise import abs, cast, clamp, exp, log, maximum, where
+from .elementwise import abs, cast, clamp, exp, log, maximum, sqrt, where
 from .index import gather, index_select
 from .reduce import mean, sum
 from .shape import broadcast_tensors, reshape, squeeze, unsqueeze
@@ -29,22 +32,31 @@ def _same(name: str, input: Any, target: Any) -> tuple:
                 f"{name}: input has shape {list(input.shape)} but target {list(target.shape)}; "
                 "make them equal, for example with .squeeze(-1) or .unsqueeze(-1)"
             )
-        return broadcast_tensors(input, target)
+        pair = broadcast_tensors(input, target)
+        if input.ndim and tuple(pair[0].shape) != tuple(input.shape):
+            raise ValueError(f"{name}: target of shape {list(target.shape)} does not fit input {list(input.shape)}")
+        return pair
     return input, target
+
+
+def _weighted(loss: Any, weight: Any, reduction: str) -> Any:
+    """With a weight for each element the mean is the weighted one."""
+    if weight is None:
+        return _reduce(loss, reduction)
+    return sum(loss * weight) / sum(weight) if reduction == "mean" else _reduce(loss * weight, reduction)
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Any:
     """Squared error."""
     input, target = _same("mse_loss", input, target)
     d = input - target
-    return _reduce(d * d if weight is None else d * d * weight, reduction)
+    return _weighted(d * d, weight, reduction)
 
 
 def l1_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Any:
     """Absolute error."""
     input, target = _same("l1_loss", input, target)
-    d = abs(input - target)
-    return _reduce(d if weight is None else d * weight, reduction)
+    return _weighted(abs(input - target), weight, reduction)
 
 
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
@@ -56,11 +68,29 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
     return _reduce(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
-def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
+def huber_loss(
+    input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
+) -> Any:
     """Squared below `delta`, linear above (Huber 1964)."""
     input, target = _same("huber_loss", input, target)
     d = abs(input - target)
-    return _reduce(where(d <= delta, d * d * 0.5, (d - 0.5 * delta) * delta), reduction)
+    loss = where(d <= delta, d * d * 0.5, (d - 0.5 * delta) * delta)
+    return _reduce(loss if weight is None else loss * weight, reduction)
+
+
+@op(
+    vjp=dict(
+        input=lambda g, input, target: g * (input - target) / clamp(input * (1 - input), 1e-12),
+        target=lambda g, input: g * (log(1 - input) - log(input)),
+    ),
+    samples=lambda t: [(t(3, 4, low=0.1, high=0.9), t(3, 4, low=0, high=1))],
+    ref=lambda p, y: -(y * np.log(p) + (1 - y) * np.log(1 - p)), promote="arith", method=False,
+)  # fmt: skip
+def bce(xp, input, target):
+    """-(target log(input) + (1 - target) log(1 - input)) with logarithms of at least -100; finite gradients at 0 and 1."""
+    with np.errstate(divide="ignore"):
+        yes, no = xp.log(input), xp.log1p(-input)
+    return (target - 1) * xp.maximum(no, -100) - target * xp.maximum(yes, -100)
 
 
 def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:
@@ -69,7 +99,7 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
         raise ValueError(
             f"binary_cross_entropy: input has shape {list(input.shape)} but target {list(target.shape)}; make them equal"
         )
-    loss = -(target * clamp(log(input), -100.0) + (1 - target) * clamp(log(1 - input), -100.0))
+    loss = bce(input, target)
     return _reduce(loss if weight is None else loss * weight, reduction)
 
 
@@ -172,7 +202,8 @@ def gaussian_nll_loss(
     input: Any, target: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Any:
     """Minus the log-likelihood of a normal distribution with mean `input` and variance `var`."""
-    bounded = maximum(var, eps)
+    fixed = var.detach() if hasattr(var, "detach") else var
+    bounded = var + maximum(eps - fixed, 0.0)  # the bound does not stop the gradient
     loss = (log(bounded) + (input - target) * (input - target) / bounded) * 0.5
     return _reduce(loss + 0.9189385332046727 if full else loss, reduction)
 
@@ -191,7 +222,7 @@ def poisson_nll_loss(
 
 def hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, reduction: str = "mean") -> Any:
     """input where target is 1, max(0, margin - input) where it is -1."""
-    return _reduce(where(target == 1, input, clamp(margin - input, 0.0)), reduction)
+    return _reduce(where(target != 1, clamp(margin - input, 0.0), 0.0) + where(target != -1, input, 0.0), reduction)
 
 
 def margin_ranking_loss(
@@ -219,7 +250,9 @@ def cosine_embedding_loss(
     input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
 ) -> Any:
     """1 - cos where target is 1, max(0, cos - margin) where it is -1."""
-    cos = cosine_similarity(input1, input2, -1)
+    tiny = 1e-12
+    squares = (sum(input1 * input1, -1) + tiny) * (sum(input2 * input2, -1) + tiny)
+    cos = sum(input1 * input2, -1) / sqrt(squares)
     return _reduce(where(target == 1, 1 - cos, clamp(cos - margin, 0.0)), reduction)
 
 

@@ -14,43 +14,29 @@ from .shape import expand, reshape, unsqueeze
 
 
 @functools.lru_cache(maxsize=256)
-def _weights(n: int, m: int, align_corners: bool, scale: float | None) -> np.ndarray:
-    """(n, m) matrix of linear interpolation from n to m points. `scale` is output / input when given by the user."""
+def _points(n: int, m: int, align_corners: bool, scale: float | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of m output points: the input points on both sides of it and its distance from the first, in [0, 1].
+
+    `scale` is output / input when the user gave it; otherwise the sizes decide.
+    """
     i = np.arange(m, dtype=np.float64)
     if align_corners:
         x = i * ((n - 1) / (m - 1) if m > 1 else 0.0)
     else:
         x = np.maximum((i + 0.5) * (1 / scale if scale else n / m) - 0.5, 0)
-    low = np.minimum(np.floor(x).astype(int), n - 1)
-    high = np.minimum(low + 1, n - 1)
-    f = np.clip(x - low, 0, 1)
-    matrix = np.zeros((n, m))
-    np.add.at(matrix, (low, np.arange(m)), 1 - f)
-    np.add.at(matrix, (high, np.arange(m)), f)
-    return matrix
+    low = np.minimum(np.floor(x).astype(np.int64), n - 1)
+    return low, np.minimum(low + 1, n - 1), np.clip(x - low, 0, 1)
 
 
-def _apply(xp: Any, x: Any, matrices: list) -> Any:
-    """Multiplies each spatial dimension with its matrix, the last dimension first."""
-    rank = len(matrices)
-    for axis in range(x.ndim - 1, x.ndim - 1 - rank, -1):
-        w = matrices[axis - x.ndim + rank]
-        if w is None:
-            continue
-        w = xp.asarray(w.astype(x.dtype))
-        if axis == x.ndim - 1:
-            x = xp.matmul(x, w)
-        else:  # (…, n, rest) -> (…, m, rest): a product from the left, no transposition
-            flat = x.reshape((*x.shape[:axis], x.shape[axis], -1))
-            x = xp.matmul(w.T, flat).reshape((*x.shape[:axis], w.shape[1], *x.shape[axis + 1 :]))
-    return x
+def _dims(shape: tuple, size: tuple, align_corners: bool, scales: tuple) -> Any:
+    """(axis, points) for each spatial dimension that changes."""
+    for k, (n, m, s) in enumerate(zip(shape, size, scales, strict=True)):
+        if n != m or s:
+            yield k + 2, _points(n, m, align_corners, s)
 
 
-def _matrices(shape: tuple, size: tuple, align_corners: bool, scales: tuple) -> list:
-    return [
-        None if n == m and not s else _weights(n, m, align_corners, s)
-        for n, m, s in zip(shape, size, scales, strict=True)
-    ]
+def _column(xp: Any, values: np.ndarray, x: Any, axis: int) -> Any:
+    return xp.asarray(values.astype(x.dtype)).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
 
 
 @op(
@@ -65,7 +51,11 @@ def _matrices(shape: tuple, size: tuple, align_corners: bool, scales: tuple) -> 
 )  # fmt: skip
 def upsample_linear(xp, input, size, align_corners, scales):
     """Linear interpolation of every spatial dimension to `size`."""
-    return _apply(xp, input, _matrices(input.shape[2:], size, align_corners, scales))
+    x = input
+    for axis, (low, high, f) in _dims(input.shape[2:], size, align_corners, scales):
+        left = xp.take(x, low, axis)
+        x = left + (xp.take(x, high, axis) - left) * _column(xp, f, x, axis)
+    return x if x is not input else input.copy()
 
 
 @op(
@@ -77,8 +67,42 @@ def upsample_linear(xp, input, size, align_corners, scales):
 )
 def upsample_linear_grad(xp, g, input_shape, align_corners, scales):
     """The gradient of `upsample_linear`: the transposed interpolation."""
-    matrices = _matrices(tuple(input_shape[2:]), g.shape[2:], align_corners, scales)
-    return _apply(xp, g, [None if w is None else w.T for w in matrices])
+    x = g
+    for axis, (low, high, f) in _dims(tuple(input_shape[2:]), g.shape[2:], align_corners, scales):
+        total = xp.zeros((*x.shape[:axis], input_shape[axis], *x.shape[axis + 1 :]), x.dtype)
+        n, m = total.shape[axis], x.shape[axis]
+        lead = (slice(None),) * axis
+        if m % n == 0 and not align_corners and scales[axis - 2] is None:
+            _add_phases(x, total, m // n, lead)
+        else:
+            f = _column(xp, f, x, axis)
+            for part, target in ((x * (1 - f), low), (x * f, high)):
+                # Targets ascend, so equal ones are neighbours: sums of runs.
+                rows, starts = np.unique(target, return_index=True)
+                total[(*lead, rows)] += xp.add.reduceat(part, starts, axis)
+        x = total
+    return x if x is not g else g.copy()
+
+
+def _add_phases(g: Any, total: Any, factor: int, lead: tuple) -> None:
+    """The transposed interpolation by a whole factor: outputs factor * i + r weigh inputs alike for every inner i."""
+    n = total.shape[len(lead)]
+    for r in range(factor):
+        part = g[(*lead, slice(r, None, factor))]
+        shift = (r + 0.5) / factor - 0.5  # from input i to output factor * i + r
+        if shift == 0:
+            total += part
+            continue
+        weight = g.dtype.type(abs(shift))
+        near = part * (1 - weight)
+        total += near
+        far = part - near
+        if shift < 0:  # the other neighbour is i - 1; at the border it is i itself
+            total[(*lead, slice(0, n - 1))] += far[(*lead, slice(1, None))]
+            total[(*lead, slice(0, 1))] += far[(*lead, slice(0, 1))]
+        else:
+            total[(*lead, slice(1, None))] += far[(*lead, slice(0, n - 1))]
+            total[(*lead, slice(n - 1, None))] += far[(*lead, slice(n - 1, None))]
 
 
 def _nearest(input: Any, size: tuple, scales: tuple, exact: bool) -> Any:

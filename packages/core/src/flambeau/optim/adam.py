@@ -20,7 +20,7 @@ class Adam(Optimizer):
     >>> (w * w).sum().backward()
     >>> optimizer.step()
     >>> w.detach()
-    tensor([0.9000])
+    tensor([0.9])
     """
 
     def __init__(
@@ -95,7 +95,10 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """:class:`Adam` with weight decay apart from the gradient (Loshchilov & Hutter 2019): ``p *= 1 - lr * weight_decay``."""
+    """:class:`Adam` with weight decay apart from the gradient: ``p *= 1 - lr * weight_decay``.
+
+    Loshchilov & Hutter 2019.
+    """
 
     def __init__(
         self,

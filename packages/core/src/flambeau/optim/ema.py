@@ -17,8 +17,8 @@ class EMA(Module):
     """A copy of ``model`` whose weights follow it: ``w += (1 - decay) * (model's w - w)`` at each :meth:`update`.
 
     The first update copies. Floating-point buffers are averaged too (``use_buffers=False`` copies them), other
-    buffers are copied. With ``warmup`` the decay is at most (1 + n) / (10 + n) after n updates. Calling it runs the averaged copy;
-    the state dict has the keys of PyTorch's ``AveragedModel``.
+    buffers are copied. With ``warmup`` the decay is at most (1 + n) / (10 + n) after n updates. Calling it
+    runs the averaged copy; the state dict has the keys of PyTorch's ``AveragedModel``.
 
     >>> from flambeau import nn
     >>> model = nn.Linear(2, 1)

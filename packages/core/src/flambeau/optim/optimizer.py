@@ -12,7 +12,8 @@ import numpy as np
 from .. import backends
 from ..autograd.modes import enable_grad
 from ..nn.module import clear_grad
-from ..tensor import Tensor, to_array
+from ..nn.state import from_foreign
+from ..tensor import Tensor
 
 _BLOCK = 1 << 15  # elements: the arrays of one block stay in the cache between the passes of an update
 
@@ -155,7 +156,7 @@ class Optimizer:
 def _state_value(name: str, value: Any, param: Tensor) -> Any:
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
         return copy.deepcopy(value)
-    tensor = Tensor._wrap(to_array(value, None, None, copy=True))
+    tensor = (value.detach() if isinstance(value, Tensor) else from_foreign(value)).clone()
     if name == "step":
         return tensor
     if param.dtype.is_floating_point and tensor.dtype.is_floating_point:

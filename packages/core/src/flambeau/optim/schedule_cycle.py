@@ -35,7 +35,8 @@ def _set_momentum(group: dict[str, Any], momentum: float, use_beta1: bool) -> No
 
 class OneCycleLR(LRScheduler):
     """Up from ``max_lr / div_factor`` to ``max_lr``, then down to the start divided by ``final_div_factor``, with
-    momentum going the other way (Smith & Topin 2017). ``three_phase`` comes down to the start first. Step it after every batch.
+    momentum going the other way (Smith & Topin 2017). ``three_phase`` comes down to the start first. Step it after
+    every batch.
 
     The length is ``total_steps``, or ``epochs * steps_per_epoch``.
     """
@@ -78,7 +79,7 @@ class OneCycleLR(LRScheduler):
             names.append(("max_lr", "min_lr", "base_momentum", "max_momentum"))
         ends.append(self.total_steps - 1)
         keys = ("end_step", "start_lr", "end_lr", "start_momentum", "end_momentum")
-        self._schedule_phases = [
+        self._schedule_phases: list[dict[str, Any]] = [
             dict(zip(keys, (end, *phase), strict=True)) for end, phase in zip(ends, names, strict=True)
         ]
         self._anneal_func_type = anneal_strategy
@@ -126,7 +127,8 @@ class OneCycleLR(LRScheduler):
 class CyclicLR(LRScheduler):
     """Back and forth between ``base_lr`` and ``max_lr`` (Smith 2017). Step it after every batch.
 
-    ``triangular2`` halves the height each cycle, ``exp_range`` scales it by gamma ** iteration, ``scale_fn`` by anything.
+    ``triangular2`` halves the height each cycle, ``exp_range`` multiplies it by gamma ** iteration, and a
+    ``scale_fn`` by its value.
     """
 
     def __init__(

@@ -18,13 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import FlambeauError
+from ..errors import FlambeauError, MissingExtraError
 from . import models as _models
 from .errors import AmbiguousNameError, NotRegisteredError, PluginError, PluginWarning, SpecError
 from .hookspecs import hookimpl
 from .manager import PluginManager, PluginRecord
 from .models import checkpoint_path
 from .options import check_keys, option_defaults, parse_options
+from .registry import install_hint
 from .spec import (
     API_VERSION,
     CommandSpec,
@@ -323,6 +324,10 @@ def _package_file(uri: str) -> Path:
         found = find_spec(package)
     except (ImportError, ValueError):
         found = None
+    if found is None and package.startswith("flambeau_"):
+        distribution = package.replace("_", "-")
+        cause = f"weights {uri!r} come with the package {distribution}, which is not installed"
+        raise MissingExtraError(cause, install_hint(distribution))
     for folder in (found.submodule_search_locations or ()) if found else ():
         if (Path(folder) / inside).is_file():
             return Path(folder) / inside

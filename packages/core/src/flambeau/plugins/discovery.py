@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,9 +87,8 @@ def _distributions() -> Iterator[list[Candidate]]:
                 continue
             entry_points = list(distribution.entry_points.select(group=GROUP))
         except Exception as error:
-            failure = error
             where = name or str(getattr(distribution, "_path", "?"))
-            yield [Candidate(os.path.basename(where), "", name, version, lambda failure=failure: _raise(failure))]
+            yield [Candidate(os.path.basename(where), "", name, version, partial(_raise, error))]
             continue
         if name is not None:
             seen.add(canonical(name))

@@ -333,7 +333,7 @@ def _check_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
     """Refuses hook functions that would never be called: an unknown name, or no ``@hookimpl``."""
     for name in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, name)
-        hook = (options or {}).get("specname") or name
+        hook = (options["specname"] if options else None) or name
         if options is not None and hook not in _HOOKS:
             hint = did_you_mean(near(hook, _HOOKS)[:1])
             raise SpecError(f"there is no hook {hook!r}" + (f": {hint}" if hint else ""))

@@ -46,8 +46,8 @@ def _predict_each(
             path = write(result, source, output) if write is not None else None
         except FlambeauError as error:
             yield {"input": source, "error": error.cause, "mend": error.mend}
-        except (OSError, ValueError) as error:
-            yield {"input": source, "error": describe(error), "mend": "check the file"}
+        except (OSError, ValueError, RuntimeError) as error:  # what reading and a wrong shape raise
+            yield {"input": source, "error": describe(error), "mend": "check that the file is what the model takes"}
         else:
             yield {"input": source, "output": result} | ({"path": os.fspath(path)} if path else {})
 

@@ -133,14 +133,19 @@ class Registry:
 
     def not_registered(self, family: str, name: str) -> NotRegisteredError:
         """The error for a name that `find` does not know, with near misses."""
-        known = self._entries[family]
-        short = {short: keys for short, keys in self._short[family].items() if keys}
-        suggestions = near(name, known) or [
-            key for match in near(name.rpartition("/")[2], short) for key in short[match]
-        ]
-        suggestions = list(dict.fromkeys(suggestions))[:3]
+        suggestions = self._near_misses(family, name)
         mend = did_you_mean(suggestions) or f"`flambeau {family} list` shows what is there"
         return NotRegisteredError(f"{singular(family)} {name!r} is not registered", mend, suggestions=suggestions)
+
+    def _near_misses(self, family: str, name: str) -> list[str]:
+        known = self._entries[family]
+        namespace, slash, last = name.rpartition("/")
+        siblings = {key.partition("/")[2]: key for key in known if slash and key.startswith(f"{namespace}/")}
+        if siblings:  # compared without the part that they share, which would make them all alike
+            return [siblings[match] for match in near(last, siblings)]
+        short = {alias: keys for alias, keys in self._short[family].items() if keys}
+        found = near(name, known) or [key for match in near(last, short) for key in short[match]]
+        return list(dict.fromkeys(found))[:3]
 
 
 def install_hint(distribution: str) -> str:

@@ -56,7 +56,7 @@ def _digest(arrays: dict[str, np.ndarray], text: str) -> str:
     for key in sorted(arrays):
         array = arrays[key]
         digest.update(f"{key}|{array.dtype}|{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -26,12 +26,12 @@ Evaluate = Callable[[Any], dict[str, float]]
 
 @dataclass
 class Counters:
-    """How far a run is: batches seen, optimizer steps made, samples seen, epochs completed."""
+    """How far a run is: epochs completed, batches seen, optimizer steps made, samples seen."""
 
+    epoch: int = 0
     step: int = 0
     optimizer_step: int = 0
     samples: int = 0
-    epoch: int = 0
 
 
 @dataclass
@@ -150,7 +150,7 @@ def fit(
     """
     if accumulate < 1:
         raise ValueError(f"fit: accumulate must be at least 1, not {accumulate}")
-    batches = len(loader) if hasattr(loader, "__len__") else None
+    batches = len(loader) if isinstance(loader, Sized) else None
     run = Run(model, optimizer, loader, epochs, schedule, ema, callbacks, batches)
     if resume and checkpoints is not None and checkpoints.exists():
         run.load_state_dict(checkpoints.load())

@@ -226,7 +226,7 @@ class Dice(F1):
 class _Errors(Metric):
     """Running sums of an error of regression."""
 
-    _fields = ("total", "count")
+    _fields: tuple[str, ...] = ("total", "count")
     higher_is_better = False
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HistoryWriter", "LearningCurve", "PlainReporter", "ProgressBar", "reporter"]
 
-_COUNTERS = ("epoch", "step", "optimizer_step", "samples", "seconds", "lr")
+COUNTERS = ("epoch", "step", "optimizer_step", "samples", "seconds", "lr")
 
 
 def reporter(stream: TextIO | None = None) -> Callback:
@@ -141,7 +141,7 @@ class LearningCurve(Callback):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         left = figure.add_subplot()
         right = None
-        names = [name for name in dict.fromkeys(key for row in history for key in row) if name not in _COUNTERS]
+        names = [name for name in dict.fromkeys(key for row in history for key in row) if name not in COUNTERS]
         for number, name in enumerate(names):
             points = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), (int, float))]
             if not points:
@@ -170,7 +170,7 @@ def _line(run: Run, row: dict[str, Any]) -> str:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
-    return {name: f"{value:.4g}" for name, value in row.items() if name not in _COUNTERS and isinstance(value, (int, float))}
+    return {name: f"{value:.4g}" for name, value in row.items() if name not in COUNTERS and isinstance(value, (int, float))}
 
 
 def _jsonable(value: Any) -> Any:

@@ -24,7 +24,7 @@ from .checkpoint import CheckpointFolder
 from .config import to_plain
 from .loop import Run, fit
 from .metrics import Mean, Metric
-from .reporter import HistoryWriter, LearningCurve, reporter
+from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run", "warmup_schedule"]
 
@@ -234,7 +234,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     progress: Callback | None = None,
 ) -> dict[str, float]:
-    """Trains a model and leaves a run folder; returns the metrics of the weights it kept.
+    """Trains a model and leaves a run folder; returns the metrics of the weights it kept, and their epoch.
 
     Args:
         model: makes the model; called after seeding, so that equal seeds give equal weights.
@@ -293,9 +293,10 @@ def run(
         mode=mode, callbacks=watchers, checkpoints=checkpoints, checkpoint_every=options.checkpoint_every, resume=resume,
     )  # fmt: skip
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
-    card = {**dict(notes or {}), "metrics": {key: value for key, value in row.items() if math.isfinite(value)}}
+    found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
+    card = {**dict(notes or {}), "metrics": {name: value for name, value in found.items() if math.isfinite(value)}}
     save_model(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
-    return row
+    return found
 
 
 def _prepare(

@@ -48,7 +48,7 @@ class DilatedFPNConfig:
 
 
 class ConvBN(nn.Module):
-    """Convolution without bias, batch norm, and ReLU unless ``relu`` is false. ``padding`` keeps the size at stride 1."""
+    """Convolution without bias that keeps the size at stride 1, batch norm, and ReLU unless ``relu`` is false."""
 
     def __init__(
         self, cin: int, cout: int, kernel: int = 3, stride: int = 1, dilation: int = 1, relu: bool = True
@@ -88,7 +88,7 @@ class DilatedFPN(nn.Module):
 
     >>> import flambeau
     >>> model = DilatedFPN(DilatedFPNConfig(num_classes=3)).eval()
-    >>> model(flambeau.zeros(1, 3, 32, 48)).shape
+    >>> tuple(model(flambeau.zeros(1, 3, 32, 48)).shape)
     (1, 3, 32, 48)
     """
 

@@ -75,7 +75,7 @@ class ResNet(nn.Module):
     """Class scores (N, num_classes) for pictures (N, 3, H, W).
 
     >>> model = ResNet(ResNet20Config()).eval()
-    >>> model(flambeau.zeros(2, 3, 32, 32)).shape
+    >>> tuple(model(flambeau.zeros(2, 3, 32, 32)).shape)
     (2, 10)
     """
 
@@ -83,6 +83,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.config = config = config or ResNetConfig()
         width = config.widths[0]
+        self.maxpool: nn.Module
         if config.stem == "imagenet":
             self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
             self.maxpool = nn.MaxPool2d(3, 2, 1)

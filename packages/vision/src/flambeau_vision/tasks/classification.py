@@ -15,7 +15,7 @@ from flambeau.train.metrics import Accuracy
 
 from ..datasets import open_classification
 from ..images import read_picture
-from ..transforms import as_rgb, crop, normalize, resize
+from ..transforms import Arrays, as_rgb, crop, normalize, resize
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def probabilities(module: flambeau.nn.Module, batch: np.ndarray) -> np.ndarray:
         return flambeau.softmax(module(flambeau.from_numpy(batch).to(device)), 1).to("cpu").numpy()
 
 
-def score(
-    module: flambeau.nn.Module, images: Sequence[np.ndarray], targets: np.ndarray, batch_size: int = 64
-) -> dict[str, float]:
+def score(module: flambeau.nn.Module, images: Arrays, targets: Arrays, batch_size: int = 64) -> dict[str, float]:
     """Top-1 and top-5 accuracy (where there are more than five classes)."""
     metrics = {"accuracy": Accuracy()}
     if module.config.num_classes > 5:
@@ -110,7 +108,7 @@ def predict(
         try:
             batch = prepare(read_picture(source), config)[None]
         except FlambeauError as error:
-            yield {"input": source, "error": error.cause, "mend": error.mend}
+            yield {"input": source, "error": error.cause.removeprefix(f"{source}: "), "mend": error.mend}
             continue
         scores = probabilities(module, batch)[0]
         order = np.argsort(-scores, kind="stable")[: settings.top]

@@ -17,8 +17,8 @@ from flambeau.train.metrics import MeanIoU
 
 from ..datasets import CamVid
 from ..draw import class_palette, class_shares, overlay, with_legend
-from ..images import read_picture, save_image, save_png
-from ..transforms import normalize, resize
+from ..images import make_folder, read_picture, save_image, save_png
+from ..transforms import Arrays, normalize, resize
 
 #: The longer side of the network's input is at most this many times the shorter one.
 MAX_ASPECT = 4
@@ -35,7 +35,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Options of `predict`: how strong the colours are, the legend, the mirror image, a mask file beside the overlay."""
+    """Options of `predict`: strength of the colours, legend, mirror image, a mask file beside the overlay, device."""
 
     alpha: float = 0.5
     legend: bool = True
@@ -54,7 +54,8 @@ def load_segmenter(model: str, device: str = "cpu") -> flambeau.nn.Module:
     config = getattr(module, "config", None)
     if not all(hasattr(config, name) for name in ("num_classes", "classes", "mean", "std", "short_side")):
         raise FlambeauError(
-            f"{model}: a {type(module).__name__} does not segment", "`flambeau models list` shows the task of each model"
+            f"{model}: a {type(module).__name__} does not segment",
+            "`flambeau models list` shows the task of each model",
         )
     for name, value in module.state_dict().items():
         array = value.numpy()
@@ -76,7 +77,8 @@ def working_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     ((180, 320), (180, 720))
     """
     scale = short_side / min(height, width)
-    return tuple(min(round(side * scale), MAX_ASPECT * short_side) for side in (height, width))
+    longest = MAX_ASPECT * short_side
+    return min(round(height * scale), longest), min(round(width * scale), longest)
 
 
 def segment(module: flambeau.nn.Module, image: np.ndarray, *, flip: bool = True) -> np.ndarray:
@@ -91,7 +93,7 @@ def segment(module: flambeau.nn.Module, image: np.ndarray, *, flip: bool = True)
         flip: average with the mirror image: a little better, twice the work.
     """
     config = module.config
-    size = working_size(*image.shape[:2], config.short_side)
+    size = working_size(image.shape[0], image.shape[1], config.short_side)
     small = normalize(resize(image, size), config.mean, config.std)
     batch = np.stack([small, small[..., ::-1]]) if flip else small[None]
     probabilities = _probabilities(module, batch)
@@ -110,16 +112,17 @@ def _probabilities(module: flambeau.nn.Module, batch: np.ndarray) -> np.ndarray:
 
 
 def _classes_at(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The likeliest class of each pixel after scaling (K, h, w) to a size; one class at a time, to keep memory small."""
+    """The likeliest class of each pixel after scaling (K, h, w) to a size; class by class, to keep memory small."""
     if probabilities.shape[1:] == tuple(size):
         return probabilities.argmax(0).astype(np.uint8)
-    best = np.full(size, -1.0, dtype=np.float32)
+    best = np.zeros(size, dtype=np.float32)
     labels = np.zeros(size, dtype=np.uint8)
     for index, plane in enumerate(probabilities):
+        if plane.max() * len(probabilities) < 1:  # the best of K probabilities is at least 1/K
+            continue
         scaled = np.asarray(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-        better = scaled > best
-        np.copyto(best, scaled, where=better)
-        labels[better] = index
+        np.copyto(labels, np.uint8(index), where=scaled > best)
+        np.maximum(best, scaled, out=best)
     return labels
 
 
@@ -143,8 +146,8 @@ def draw_segmentation(
 
 def score(
     module: flambeau.nn.Module,
-    images: np.ndarray | list[np.ndarray],
-    masks: np.ndarray | list[np.ndarray],
+    images: Arrays,
+    masks: Arrays,
     ignore_index: int,
     *,
     batch_size: int = 8,
@@ -172,7 +175,7 @@ def score(
         "mean_iou": metric.compute(),
         "pixel_accuracy": float(metric.matrix.trace() / metric.matrix.sum()),
         "iou": {
-            name: None if np.isnan(value) else float(value)
+            name: None if np.isnan(value) else round(float(value), 4)
             for name, value in zip(class_names(module), metric.per_class(), strict=True)
         },
     }
@@ -204,7 +207,7 @@ def predict(
         try:
             yield _predict_one(module, source, _target(source, output, len(inputs) > 1), settings)
         except FlambeauError as error:
-            yield {"input": source, "error": error.cause, "mend": error.mend}
+            yield {"input": source, "error": error.cause.removeprefix(f"{source}: "), "mend": error.mend}
 
 
 def _predict_one(
@@ -230,5 +233,5 @@ def _target(source: str, output: str | None, several: bool) -> Path | None:
     if output is None:
         return None
     if several or Path(output).is_dir():
-        return Path(output) / f"{'stdin' if source == '-' else Path(source).stem}_segmented.png"
+        return make_folder(output) / f"{'stdin' if source == '-' else Path(source).stem}_segmented.png"
     return Path(output)

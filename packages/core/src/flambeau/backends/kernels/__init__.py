@@ -1,29 +1,64 @@
-"""Optional fast kernels for the NumPy backend: `load()` registers those whose library is installed.
+"""Optional fast kernels for the NumPy backend: used where oneDNN and cffi are installed (``flambeau-core[fast]``).
 
 A kernel is a plain function on arrays with the signature of the op that it speeds up. It returns `NotImplemented` for
 what it does not take (dtypes other than float32, empty arrays, forked children ...): the op's NumPy form runs then.
 """
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["load"]
+from . import _memory
+
+__all__ = ["load", "register"]
 
 _MODULES = {
     "onednn_conv": ("convolution", "convolution_input_grad", "convolution_weight_grad"),
+    "onednn_eltwise": ("relu_grad",),
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
 
 
+def register() -> None:
+    """Have the kernels loaded when one of their ops first runs: importing them takes a tenth of a second."""
+    from ...ops._op import kernel
+
+    for functions in _MODULES.values():
+        for name in functions:
+            kernel(name)(_load_first(name))
+
+
 def load() -> bool:
     """Register the fast kernels; False where oneDNN or cffi is missing, everything then runs on NumPy alone."""
+    from ...ops._op import REGISTRY, kernel
+
     try:
         modules = {name: importlib.import_module(f".{name}", __name__) for name in _MODULES}
     except ImportError:
+        for functions in _MODULES.values():
+            for function in functions:
+                REGISTRY[function].kernel = None
         return False
-    from ...ops._op import kernel
-
+    _memory.keep_freed_memory()
     for name, functions in _MODULES.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
     return True
+
+
+def register() -> None:
+    """Hang a stand-in on each op that has a fast kernel: the first call loads the library, so importing stays light."""
+    from ...ops._op import REGISTRY, kernel
+
+    def stand_in(name: str) -> Any:
+        def first_call(*args: Any) -> Any:
+            load()
+            fast = REGISTRY[name].kernel
+            return NotImplemented if fast is None else fast(*args)
+
+        return first_call
+
+    for functions in _MODULES.values():
+        for name in functions:
+            kernel(name)(stand_in(name))

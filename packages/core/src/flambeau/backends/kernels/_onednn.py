@@ -60,8 +60,10 @@ int dnnl_pooling_forward_primitive_desc_create(void **, void *, int, int, const 
     const int64_t *, const int64_t *, const int64_t *, const int64_t *, const void *);
 int dnnl_pooling_backward_primitive_desc_create(void **, void *, int, const void *, const void *, const int64_t *,
     const int64_t *, const int64_t *, const int64_t *, const int64_t *, const void *, const void *);
-int dnnl_matmul_primitive_desc_create(void **, void *, const void *, const void *, const void *, const void *,
+int dnnl_eltwise_forward_primitive_desc_create(void **, void *, int, int, const void *, const void *, float, float,
     const void *);
+int dnnl_eltwise_backward_primitive_desc_create(void **, void *, int, const void *, const void *, const void *, float,
+    float, const void *, const void *);
 """)
 
 # Values of dnnl_types.h (oneDNN 3). Execution arguments (DNNL_ARG_*) first.

@@ -128,10 +128,11 @@ def _out_shape(input_shape: Ints, weight_shape: Ints, stride: Ints, padding: Int
 def _layout(pass_: str, geometry: tuple, last: bool) -> Any:
     """Descriptor maker for the activations inside the primitive: plain, channels last, or oneDNN's own choice."""
     _, weight_shape, stride, padding, dilation, groups = geometry
-    if last:  # no reorder at all, except where brgemm kernels do not exist
-        blocked = pass_ == "weight"
+    pointwise = prod(weight_shape[2:]) == 1
+    if last:  # fast without reorders, but for the gradient of full kernels
+        blocked = pass_ == "weight" and groups == 1 and not pointwise
         return dnn.descriptor if blocked else lambda shape: layout(shape, True)
-    if prod(weight_shape[2:]) == 1 and prod(stride) == 1 and not any(padding) and groups == 1:
+    if pointwise and prod(stride) == 1 and not any(padding) and groups == 1:
         return layout  # one matrix product per image, no reorder
     if pass_ == "forward" and max(dilation) > 1 and groups == 1 and weight_shape[1] > 4:
         return lambda shape: layout(shape, True)  # no direct blocked kernel for dilated AVX2 convolution
