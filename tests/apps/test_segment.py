@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -412,3 +413,25 @@ def test_the_shipped_files():
     card = (application.DATA / "model_card.md").read_text(encoding="utf-8")
     for word in ("CamVid", "licence", "seed", "mean IoU", "flambeau train"):
         assert word in card
+
+
+@pytest.mark.slow
+def test_the_cards_figure_is_what_evaluate_prints():
+    root = Path(os.environ.get("FLAMBEAU_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    folder = root / "02_semantic_segmentation" / "camvid_240x180"
+    if not (folder / "test.zip").is_file():
+        pytest.skip(f"no data here: set FLAMBEAU_DATA to the folder that holds {folder.parent.name}/{folder.name}")
+    done = subprocess.run(
+        [sys.executable, "-m", "flambeau", "evaluate", "vision/dilated_fpn", "--data", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    scores = json.loads(done.stdout)
+    assert scores["images"] == 233
+    assert scores["mean_iou"] >= 0.55
+    card = (application.DATA / "model_card.md").read_text(encoding="utf-8")
+    printed = re.search(r"\*\*mean IoU\*\* \| \*\*([\d.]+)\*\*", card)
+    assert scores["mean_iou"] == pytest.approx(float(printed[1]), abs=2e-4)  # other CPUs round otherwise
+    for name, value in scores["iou"].items():
+        assert value == pytest.approx(float(re.search(rf"\| {name} \| ([\d.]+) \|", card)[1]), abs=2e-3)

@@ -157,6 +157,26 @@ def test_the_segmentation_trainer_learns_a_simple_street(tmp_path):
     assert 0.2 < model.config.mean < 0.6
 
 
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    from flambeau_vision.trainers.segmentation import Windows, train
+
+    data, options = write_street(tmp_path), {**TestSegmentationTrainer.options, "epochs": 3, "focus": 0.5}
+    whole = train("vision/dilated_fpn", data, str(tmp_path / "whole"), options, resume=False)
+
+    def interrupt(self, run):
+        if run.counters.epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Windows, "on_step", interrupt)
+        train("vision/dilated_fpn", data, str(tmp_path / "part"), options, resume=False)
+    assert not (tmp_path / "part" / "model.safetensors").exists()
+    assert train("vision/dilated_fpn", data, str(tmp_path / "part"), options, resume=True) == whole
+    one, two = (load_model(tmp_path / name).state_dict() for name in ("whole", "part"))
+    for key, value in one.items():
+        np.testing.assert_array_equal(value.numpy(), two[key].numpy())
+
+
 @pytest.mark.parametrize("name", ["class_weight", "zoom", "workers", "splits"])
 def test_wrong_options_are_refused_before_anything_is_written(tmp_path, name):
     from flambeau.errors import UsageError

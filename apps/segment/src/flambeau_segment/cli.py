@@ -24,6 +24,7 @@ from . import __version__
 )
 @click.option("--flip/--no-flip", default=True, help="Average with the mirrored photo: better, slower (default: yes).")
 @click.option("--model", metavar="PATH|ID", help="Another network: a checkpoint, a run's folder, or a model's id.")
+@click.option("--device", default="cpu", show_default=True, help="Where the network runs: cpu, cuda, cuda:1 …")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo instead of a table.")
 @click.option("--sample", is_flag=True, help="Segment the street photo that ships with this command.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
@@ -39,6 +40,7 @@ def command(
     alpha: float,
     flip: bool,
     model: str | None,
+    device: str,
     as_json: bool,
     sample: bool,
 ) -> None:
@@ -66,6 +68,7 @@ def command(
         alpha=alpha,
         flip=flip,
         model=model,
+        device=device,
         as_json=as_json,
     )
     ctx.exit(run(photos, settings, sample=sample))

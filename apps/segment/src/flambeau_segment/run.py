@@ -42,6 +42,7 @@ class Settings:
     alpha: float = 0.5
     flip: bool = True
     model: str | None = None
+    device: str = "cpu"
     as_json: bool = False
 
 
@@ -81,7 +82,7 @@ def run(photos: Sequence[str], settings: Settings, *, sample: bool = False) -> i
         The exit code: 0, or 1 when at least one photo failed (or the code of an error that stops everything).
     """
     try:
-        module = load_segmenter(settings.model) if settings.model else load_segmenter(shipped_weights())
+        module = load_segmenter(settings.model or shipped_weights(), settings.device)
         sources, failed = _expand([*photos, *([str(DATA / "sample.jpg")] if sample else [])], settings)
     except FlambeauError as error:
         print_error(error.cause, error.mend)

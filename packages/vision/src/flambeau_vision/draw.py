@@ -137,7 +137,7 @@ def with_legend(
     """
     height, width = image.shape[:2]
     beside = width <= 2.4 * height
-    scale = max((height if beside else width / 2.4) / 540, 0.62)
+    scale = max((min(height, 1.3 * width) if beside else width / 2.4) / 540, 0.62)
     panel = _Panel(scale, shares, palette, title, note)
     if beside:
         size = (width + panel.width, max(height, panel.height(1)))

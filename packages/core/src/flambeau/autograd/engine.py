@@ -7,13 +7,18 @@ gives gradients of every order. Un-broadcasting and casting to an input's dtype 
 from __future__ import annotations
 
 import heapq
+import itertools
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
+from ..tensor import Tensor
 from .modes import mode
+
+
+next_sequence = itertools.count(1).__next__  # one clock for recorded calls and in-place changes
 
 
 class Node:
@@ -54,6 +59,7 @@ class Node:
 # id(memory owner) -> (sequence number at the last in-place change, weak reference to the owner). A node that saved
 # an array before its memory was changed must not use it.
 _modified: dict[int, tuple[int, weakref.ref]] = {}
+_last_modified = 0  # nodes younger than this need not look
 
 
 def _owner(array: Any) -> Any:
@@ -64,15 +70,17 @@ def _owner(array: Any) -> Any:
 
 def mark_modified(array: Any) -> None:
     """Notes that the array's memory was changed in place just now."""
-    from ..ops._op import _sequence
-
+    global _last_modified
+    _last_modified = next_sequence()
     owner = _owner(array)
     key = id(owner)
-    _modified[key] = (_sequence(), weakref.ref(owner, lambda _: _modified.pop(key, None)))
+    _modified[key] = (_last_modified, weakref.ref(owner, lambda _: _modified.pop(key, None)))
 
 
 def _check_unmodified(node: Node) -> None:
-    values = (node.saved or ()) + ((node.out if isinstance(node.out, tuple) else (node.out,)) if node.out is not None else ())
+    values = (node.saved or ()) + (
+        (node.out if isinstance(node.out, tuple) else (node.out,)) if node.out is not None else ()
+    )
     for value in values:
         for a in value if isinstance(value, list) else (value,):
             if not hasattr(a, "dtype") or isinstance(a, numpy.generic):
@@ -89,7 +97,7 @@ def _check_unmodified(node: Node) -> None:
 # -- walking ----------------------------------------------------------------------------------------------------
 def _fit(g: Any, meta: tuple, recording: bool) -> Any:
     """Sums `g` over broadcast dimensions and casts it to the input's dtype."""
-    from .. import ops
+    from .. import ops  # not at the top: ops needs the engine; most gradients fit and never come here
 
     shape, dtype = meta
     if g.shape != shape:
@@ -108,7 +116,6 @@ def _arguments(node: Node, recording: bool) -> tuple[Any, Any]:
     """The saved values and the output as formulas want them: raw, or as Tensors that know where they came from."""
     if not recording:
         return node.saved, node.out
-    from ..tensor import Tensor
 
     def rewrap(value: Any, position: int) -> Any:
         if node.op.has_list and isinstance(value, list):
@@ -154,7 +161,6 @@ def _complete(node: Node, g: dict[int, Any]) -> Any:
 
 
 def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
-    from ..tensor import Tensor
 
     t = g if recording else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g)
     for hook in hooks:
@@ -217,14 +223,16 @@ def run(
                     "trying to go backward through the graph a second time: its saved values were freed; "
                     "call the first backward with retain_graph=True"
                 )
-            if _modified:
+            if _last_modified > node.sequence:
                 _check_unmodified(node)
             for edge, meta, g in zip(
                 node.edges, node.metas, _gradients(node, _complete(node, arrived), create_graph),
                 strict=True,
             ):  # fmt: skip
                 if g is not None and edge is not None:
-                    deliver(edge, _fit(g, meta, create_graph))
+                    if create_graph or g.shape != meta[0] or g.dtype is not meta[1]:
+                        g = _fit(g, meta, create_graph)
+                    deliver(edge, g)
             if not retain_graph:
                 node.saved = node.out = None
                 node.edges = ()
@@ -244,7 +252,6 @@ def run(
 
 def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -> list[Any]:
     from .. import backends
-    from ..tensor import Tensor
 
     cotangents: list[Any] = []
     for t, g in zip(outputs, grads, strict=True):
@@ -274,7 +281,6 @@ def backward(
 
     Errors: RuntimeError when an output is not a scalar and has no gradient given, or a graph was freed already.
     """
-    from ..tensor import Tensor
 
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     grads = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(outputs))
@@ -286,7 +292,6 @@ def backward(
 
 
 def _accumulate(leaf: Any, g: Any, recording: bool) -> None:
-    from ..tensor import Tensor
 
     if leaf.grad is not None:
         if recording:
@@ -313,7 +318,6 @@ def grad(
 
     Errors: RuntimeError when an input was not used and `allow_unused` is not set.
     """
-    from ..tensor import Tensor
 
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -336,5 +340,7 @@ def grad(
                 )
             results.append(Tensor._wrap(t.array * 0) if materialize_grads else None)
         else:
-            results.append(g if isinstance(g, Tensor) else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g))
+            results.append(
+                g if isinstance(g, Tensor) else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g)
+            )
     return tuple(results)

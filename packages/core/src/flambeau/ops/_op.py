@@ -8,14 +8,13 @@ raw arrays only runs the function: that is how gradient formulas run inside `bac
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy
 
 from .. import backends, dtypes
-from ..autograd.engine import Node
+from ..autograd.engine import Node, next_sequence
 from ..autograd.modes import mode
 from ..tensor import Tensor
 
@@ -23,7 +22,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 REGISTRY: dict[str, Op] = {}
 _MISSING = object()
-_sequence = itertools.count(1).__next__
 _new_tensor = Tensor.__new__
 _new_node = Node.__new__
 
@@ -143,7 +141,7 @@ class Op:
 def _promote(op: Op, raw: list[Any]) -> None:
     """Brings the promoted arguments to their common dtype, in place."""
     values = [raw[i] for i in op.positions]
-    first = None
+    first: Any = None
     scalars: tuple[Any, ...] = ()
     for v in values:
         d = getattr(v, "dtype", None)
@@ -182,7 +180,7 @@ def _wrap(out: Any) -> Tensor:
     return t
 
 
-def _record(op: Op, raw: Sequence[Any], sources: dict[int, Tensor] | list[Tensor], mask: int, out: Any) -> Any:
+def _record(op: Op, raw: Sequence[Any], sources: Sequence[Any], mask: int, out: Any) -> Any:
     """Wraps the output(s) and hangs them on a new node."""
     plan = op.plans.get(mask)
     if plan is None:
@@ -190,7 +188,7 @@ def _record(op: Op, raw: Sequence[Any], sources: dict[int, Tensor] | list[Tensor
     node = _new_node(Node)
     node.op = op
     node.plan = plan
-    node.sequence = _sequence()
+    node.sequence = next_sequence()
     node.hooks = None
     node.module = None
     edges = []
@@ -232,31 +230,44 @@ def _shape_of(value: Any) -> Any:
 
 def _dispatcher(op: Op) -> Callable:
     """The public function of an op whose arguments are single arrays."""
-    count = len(op.params)
-    inputs, vjp_of, promote = op.inputs, op.vjp_of, op.promote
+    count, inputs, promote = len(op.params), op.inputs, op.promote
+    differentiable = {i: 1 << i for i in op.vjp_of}
+    forward, positions = op.forward, op.positions
+    pair = positions if len(positions) == 2 and promote is not None else None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
-        sources: dict[int, Tensor] = {}
+        bound = op.bind(args, kwargs) if kwargs or len(args) != count else args
+        raw = [*bound]
+        found = False
         mask = 0
         for i in inputs:
             a = raw[i]
             if isinstance(a, Tensor):
-                sources[i] = a
+                found = True
                 raw[i] = a.array
-                if a.requires_grad and i in vjp_of:
-                    mask |= 1 << i
-        if not sources:
+                if a.requires_grad:
+                    mask |= differentiable.get(i, 0)
+        if not found:
             return op.run(raw)
         if promote is not None:
-            _promote(op, raw)
+            # Two arrays of one floating dtype are by far the most common: nothing to promote.
+            if pair is None:
+                _promote(op, raw)
+            else:
+                a, b = raw[pair[0]], raw[pair[1]]
+                same = a.__class__ is numpy.ndarray and b.__class__ is numpy.ndarray and a.dtype is b.dtype
+                if not same or a.dtype.kind != "f":
+                    _promote(op, raw)
         try:
-            out = op.run(raw)
+            if op.kernel is None and backends._cuda is None:
+                out = forward(numpy, *raw)
+            else:
+                out = op.run(raw)
         except (ValueError, TypeError, IndexError, RuntimeError) as e:
             raise _explain(op, raw, e) from None if type(e) is ValueError else e
         if not mask or not mode.grad:
             return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
-        return _record(op, raw, sources, mask, out)
+        return _record(op, raw, bound, mask, out)
 
     return call
 
@@ -286,10 +297,10 @@ def _list_dispatcher(op: Op) -> Callable:
         if plan is None:
             plan = op.plans[1] = Plan(op, 1)
         node = _new_node(Node)
-        node.op, node.plan, node.sequence, node.hooks, node.module = op, plan, _sequence(), None, None
+        node.op, node.plan, node.sequence, node.hooks, node.module = op, plan, next_sequence(), None, None
         # One edge per list element: None where no gradient is wanted.
         node.edges = tuple([(t._edge or (t, 0)) if i in grads else None for i, t in enumerate(tensors)])
-        node.metas = tuple([(a.shape, a.dtype) for a in raw[0]])
+        node.metas = tuple([(t.array.shape, t.array.dtype) if i in grads else None for i, t in enumerate(tensors)])
         node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
         return _attach(node, plan, out)
 

@@ -216,7 +216,9 @@ def glu(input: Any, dim: int = -1) -> Any:
 
 def _shifted(xp: Any, input: Any, dim: int) -> Any:
     axis = normalize_dim(dim, input.ndim)
-    return input - xp.max(input, axis, keepdims=True) if input.ndim else input * 0, axis if input.ndim else None
+    if not input.ndim or not input.size:
+        return input * 0, axis if input.ndim else None
+    return input - xp.max(input, axis, keepdims=True), axis
 
 
 @op(

@@ -99,8 +99,8 @@ def convolution(xp, input, weight, bias, stride, padding, dilation, groups):
 
 @op(
     vjp=dict(
-        grad_output=lambda g, weight, stride, padding, dilation, groups: convolution(
-            g, weight, None, stride, padding, dilation, groups
+        grad_output=lambda g, grad_output_shape, weight, stride, padding, dilation, groups: _crop(
+            convolution(g, weight, None, stride, padding, dilation, groups), grad_output_shape
         ),
         weight=lambda g, grad_output, weight_shape, stride, padding, dilation, groups: convolution_weight_grad(
             grad_output, g, weight_shape, stride, padding, dilation, groups
@@ -154,6 +154,11 @@ def convolution_weight_grad(xp, grad_output, input, weight_shape, stride, paddin
     columns = columns.reshape(n, groups, -1, columns.shape[-1])
     g = grad_output.reshape(n, groups, o // groups, -1)
     return xp.matmul(g, columns.swapaxes(2, 3)).sum(0).reshape(weight_shape)
+
+
+def _crop(x: Any, shape: tuple) -> Any:
+    """The first rows of each dimension: an output padding above the stride adds rows that no input made."""
+    return x if tuple(x.shape) == tuple(shape) else x[tuple(slice(0, n) for n in shape)]
 
 
 # -- PyTorch's functions ----------------------------------------------------------------------------------------

@@ -385,8 +385,8 @@ def round(xp, input, decimals=0):
 @op(
     vjp=dict(
         input=lambda g, input, min, max: g * _inside(input, min, max),
-        min=lambda g, input, min: g * cast(input < min, "like", g),
-        max=lambda g, input, max: g * cast(input > max, "like", g),
+        min=lambda g, input, min, max: g * _below(input, min, max, g),
+        max=lambda g, input, min, max: g * _above(input, min, max, g),
     ),
     samples=lambda t: [(t(3, 4), -0.5, 0.5), (t(3, 4), None, 0.5), (t(3, 4), -0.2), (t(3, 4), t(4, low=-0.9, high=-0.5))],
     promote="arith",
@@ -433,6 +433,15 @@ def _inside(input, min, max):
     if max is not None:
         keep = (input <= max) if keep is None else logical_and(keep, input <= max)
     return cast(keep, "like", input)
+
+
+def _below(input, min, max, g):
+    """Where `min` decides: the input is below it, and `max` does not overrule it."""
+    return cast(input < min if max is None else logical_and(input < min, min < max), "like", g)
+
+
+def _above(input, min, max, g):
+    return cast(input > max if min is None else logical_or(input > max, max < min), "like", g)
 
 
 def _share(a, b, g):

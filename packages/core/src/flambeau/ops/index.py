@@ -17,6 +17,11 @@ def _has_arrays(index: Any) -> bool:
     return any(hasattr(i, "dtype") or isinstance(i, list) for i in parts)
 
 
+def _plain(index: Any) -> Any:
+    """The index with raw arrays where it has Tensors."""
+    return tuple(getattr(i, "array", i) for i in index) if isinstance(index, tuple) else index
+
+
 @op(
     vjp=dict(input=lambda g, index, input_shape: place(g, index, input_shape)),
     samples=lambda t: [(t(3, 4), (slice(None), 1)), (t(3, 4), (None, slice(0, 2), slice(None, None, 2)))],
@@ -46,7 +51,7 @@ def place(xp, g, index, shape):
 @op(
     vjp=dict(
         input=lambda g, index, values, accumulate: g if accumulate else index_put(g, index, 0.0),
-        values=lambda g, index, values_shape: getitem(g, index),
+        values=lambda g, index: getitem(g, _plain(index)),
     ),
     samples=lambda t: [(t(3, 4), (slice(None), 1), t(3)), (t(3, 4), (slice(0, 2),), t(2, 4), True)],
     method=False,
@@ -54,6 +59,7 @@ def place(xp, g, index, shape):
 def index_put(xp, input, index, values, accumulate=False):
     """A copy with `values` written (or added) at `index`."""
     out = input.copy()
+    index = _plain(index)
     values = values.astype(out.dtype) if hasattr(values, "astype") else values
     if accumulate:
         xp.add.at(out, index, values)
@@ -80,10 +86,12 @@ def _grid(xp: Any, index: Any, dim: int) -> tuple:
 )
 def gather(xp, input, dim, index):
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on: values along `dim` picked by `index`."""
+    if index.size == 0:
+        return xp.zeros(index.shape, input.dtype)
+    if input.ndim == 0:
+        return xp.broadcast_to(input, index.shape).copy()
     if index.ndim != input.ndim:
         raise RuntimeError(f"index has {index.ndim} dimensions but input has {input.ndim}")
-    if input.ndim == 0:
-        return input.copy()
     return input[_grid(xp, index, normalize_dim(dim, input.ndim))]
 
 
@@ -95,8 +103,8 @@ def gather(xp, input, dim, index):
 def scatter_add_zeros(xp, g, shape, dim, index):
     """Zeros of `shape` with `g` added at `index` along `dim`: the gradient of gather."""
     out = xp.zeros(shape, g.dtype)
-    if out.ndim == 0:
-        return g.copy()
+    if out.ndim == 0 or not index.size:
+        return out + g.sum()
     dim = normalize_dim(dim, len(shape))
     if index.shape[dim] == 1:
         out[_grid(xp, index, dim)] = g  # every target is hit once: no need to add one by one
@@ -139,15 +147,17 @@ def scatter(xp, input, dim, index, src):
 )
 def index_select(xp, input, dim, index):
     """The slices of `dim` named by a 1-d index."""
-    return xp.take(input, index, normalize_dim(dim, input.ndim))
+    return xp.take(input, index, normalize_dim(dim, input.ndim)) if input.ndim else input.copy()
 
 
 def _add_slices(g, shape, dim, index):
-    return place(g, (slice(None),) * normalize_dim(dim, len(shape)) + (index,), shape)
+    return place(g, (slice(None),) * normalize_dim(dim, len(shape)) + (index,), shape) if shape else g
 
 
 def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
     """A copy with alpha * source added to the slices of `dim` named by `index`."""
+    if input.ndim == 0:
+        return reshape(index_add(reshape(input, (1,)), 0, index, reshape(source, (1,)), alpha=alpha), ())
     where = (slice(None),) * normalize_dim(dim, input.ndim) + (getattr(index, "array", index),)
     return index_put(input, where, source if alpha == 1 else source * alpha, True)
 

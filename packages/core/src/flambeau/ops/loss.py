@@ -241,6 +241,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """The cosine of the angle between x1 and x2 along `dim`."""
     from .reduce import norm
 
+    x1, x2 = broadcast_tensors(x1, x2)
     n1 = maximum(norm(x1, 2, dim, True), eps)
     n2 = maximum(norm(x2, 2, dim, True), eps)
     return sum((x1 / n1) * (x2 / n2), dim)

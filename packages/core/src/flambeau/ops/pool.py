@@ -186,7 +186,7 @@ def _pooled(rank: int, input: Any, function: Any) -> Any:
 
 def _max(rank, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     kernel = _tuple(kernel_size, rank, "kernel_size")
-    args = (kernel, _tuple(kernel if stride is None else stride, rank, "stride"), _tuple(padding, rank, "padding"),
+    args = (kernel, _tuple(stride or kernel, rank, "stride"), _tuple(padding, rank, "padding"),
             _tuple(dilation, rank, "dilation"), ceil_mode)  # fmt: skip
     out = _pooled(rank, input, lambda x: max_pool(x, *args))
     return out if return_indices else out[0]
@@ -209,7 +209,7 @@ def max_pool3d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 
 
 def _avg(rank, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     kernel = _tuple(kernel_size, rank, "kernel_size")
-    args = (kernel, _tuple(kernel if stride is None else stride, rank, "stride"), _tuple(padding, rank, "padding"),
+    args = (kernel, _tuple(stride or kernel, rank, "stride"), _tuple(padding, rank, "padding"),
             ceil_mode, count_include_pad, divisor_override)  # fmt: skip
     return _pooled(rank, input, lambda x: avg_pool(x, *args))
 

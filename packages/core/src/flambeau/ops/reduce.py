@@ -123,26 +123,38 @@ def variance(xp, input, dim=None, correction=1, keepdim=False):
     return total / input.dtype.type(n - correction) if n > correction else total * np.nan
 
 
-def var(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
-    """The variance over `dim`, divided by n - correction (1 when not given)."""
+def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple:
+    """(dim, correction) from PyTorch's two spellings: `unbiased` (which may stand in the place of dim) and `correction`."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    return variance(input, dim, int(unbiased) if unbiased is not None else 1 if correction is None else correction,
-                    keepdim)  # fmt: skip
+    if unbiased is not None:
+        return dim, int(unbiased)
+    return dim, 1 if correction is None else correction
+
+
+def var(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    """The variance over `dim`, divided by n - correction (1 when not given)."""
+    return variance(input, *_correction(dim, unbiased, correction), keepdim)
 
 
 def std(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
     """The standard deviation over `dim`: the square root of `var`."""
-    return sqrt(var(input, dim, unbiased, correction=correction, keepdim=keepdim))
+    return sqrt(variance(input, *_correction(dim, unbiased, correction), keepdim))
 
 
-def var_mean(input: Any, dim: Any = None, *, correction: int = 1, keepdim: bool = False) -> tuple:
+def var_mean(
+    input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple:
     """Variance and mean."""
+    dim, correction = _correction(dim, unbiased, correction)
     return variance(input, dim, correction, keepdim), mean(input, dim, keepdim)
 
 
-def std_mean(input: Any, dim: Any = None, *, correction: int = 1, keepdim: bool = False) -> tuple:
+def std_mean(
+    input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> tuple:
     """Standard deviation and mean."""
+    dim, correction = _correction(dim, unbiased, correction)
     return sqrt(variance(input, dim, correction, keepdim)), mean(input, dim, keepdim)
 
 

@@ -130,6 +130,8 @@ def _around(shape, dim, start, length):
 def flip(xp, input, dims):
     """The order along the dims reversed (a copy, as in PyTorch)."""
     dims = normalize_dim(tuple(dims) if isinstance(dims, list | tuple) else (dims,), input.ndim)
+    if input.ndim == 0:
+        return input.copy()
     return xp.ascontiguousarray(xp.flip(input, dims))
 
 

@@ -34,6 +34,8 @@ def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = Fal
 
 def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (smallest) values along `dim` and their indices, in order."""
+    if input.ndim == 0:
+        return SortResult(input, argsort(input))
     if k > input.shape[dim]:
         raise RuntimeError(f"topk: k ({k}) is larger than dimension {dim} ({input.shape[dim]})")
     order = narrow(argsort(input, dim, largest), dim, 0, k)

@@ -12,7 +12,7 @@ from flambeau.io import load_model_state, save_model
 from ..transforms import Arrays, as_rgb
 
 
-def statistics(images: Arrays, count: int = 500) -> tuple[np.ndarray, np.ndarray]:
+def statistics(images: Arrays, count: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the channels, in 0..1, over about ``count`` evenly spaced pictures."""
     chosen = images[:: max(len(images) // count, 1)]
     pixels = np.concatenate([as_rgb(image).reshape(-1, 3) for image in chosen]) / 255

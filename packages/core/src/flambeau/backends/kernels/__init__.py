@@ -5,7 +5,6 @@ what it does not take (dtypes other than float32, empty arrays, forked children 
 """
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 from . import _memory
@@ -20,17 +19,8 @@ _MODULES = {
 }
 
 
-def register() -> None:
-    """Have the kernels loaded when one of their ops first runs: importing them takes a tenth of a second."""
-    from ...ops._op import kernel
-
-    for functions in _MODULES.values():
-        for name in functions:
-            kernel(name)(_load_first(name))
-
-
 def load() -> bool:
-    """Register the fast kernels; False where oneDNN or cffi is missing, everything then runs on NumPy alone."""
+    """Load the fast kernels now; False where oneDNN or cffi is missing, everything then runs on NumPy alone."""
     from ...ops._op import REGISTRY, kernel
 
     try:

@@ -36,7 +36,7 @@ def empty(shape: Sequence[int], channels_last: bool = False, dtype: type = np.fl
     """A new array of shape (N, C, *spatial) in the wanted layout."""
     if not channels_last:
         return np.empty(shape, dtype)
-    array = np.empty((shape[0], *shape[2:], shape[1]), dtype)
+    array: np.ndarray = np.empty((shape[0], *shape[2:], shape[1]), dtype)
     return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
 
 

@@ -69,8 +69,8 @@ int dnnl_eltwise_backward_primitive_desc_create(void **, void *, int, const void
 # Values of dnnl_types.h (oneDNN 3). Execution arguments (DNNL_ARG_*) first.
 SRC, DST, WEIGHTS, BIAS, MEAN, VARIANCE, SCALE, SHIFT = 1, 17, 33, 41, 49, 50, 51, 52
 WORKSPACE, SCRATCHPAD = 64, 80
-DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 169, 255, 256
-FORWARD_TRAINING, BACKWARD, BACKWARD_DATA = 64, 128, 160
+DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
+FORWARD_TRAINING, BACKWARD = 64, 128
 F32, U8 = 3, 6
 _CPU, _ANY = 1, 1
 _TAGS_BLOCKED_8 = {3: 69, 4: 102, 5: 142}  # aBc8b, aBcd8b, aBcde8b
@@ -290,7 +290,8 @@ class Plan:
         self._keep: list[Any] = [inputs, outputs]
         self._scratch_size = 0
         self._generation = 0
-        arguments, after = {}, []
+        arguments: dict[int, Any] = {}
+        after: list[tuple[Any, int, Any]] = []
         for role, operands in ((0, inputs), (1, outputs)):
             for argument, desc_user in operands:
                 memory = self._memory(desc_user)

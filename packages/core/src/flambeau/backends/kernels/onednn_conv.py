@@ -125,7 +125,7 @@ def _out_shape(input_shape: Ints, weight_shape: Ints, stride: Ints, padding: Int
     return (input_shape[0], weight_shape[0], *spatial)
 
 
-def _layout(pass_: str, geometry: tuple, last: bool) -> Any:
+def _layout(pass_: str, geometry: Sequence, last: bool) -> Any:
     """Descriptor maker for the activations inside the primitive: plain, channels last, or oneDNN's own choice."""
     _, weight_shape, stride, padding, dilation, groups = geometry
     pointwise = prod(weight_shape[2:]) == 1
@@ -139,7 +139,7 @@ def _layout(pass_: str, geometry: tuple, last: bool) -> Any:
     return dnn.descriptor
 
 
-def _parts(geometry: tuple, pass_: str, last: bool) -> tuple[Any, Any, Any, tuple]:
+def _parts(geometry: Sequence, pass_: str, last: bool) -> tuple[Any, Any, Any, tuple]:
     """Descriptors for creation of input, weight and output, and the trailing arguments stride ... padding."""
     input_shape, _, stride, padding, dilation, _ = geometry
     make = _layout(pass_, geometry, last)
@@ -148,18 +148,18 @@ def _parts(geometry: tuple, pass_: str, last: bool) -> tuple[Any, Any, Any, tupl
     return make(input_shape), dnn.descriptor(_grouped(geometry)), make(_out_shape(*geometry)), spatial
 
 
-def _grouped(geometry: tuple) -> Ints:
+def _grouped(geometry: Sequence) -> Ints:
     """Shape of the weight as oneDNN sees it: a leading axis of groups where there are several."""
     _, (outs, *rest), *_, groups = geometry
     return (groups, outs // groups, *rest) if groups > 1 else (outs, *rest)
 
 
-def _weight(geometry: tuple) -> Any:
+def _weight(geometry: Sequence) -> Any:
     shape = _grouped(geometry)
     return dnn.descriptor(shape, dnn.dense_strides(shape))
 
 
-def _forward_desc(geometry: tuple, pass_: str, last: bool, bias: Any = dnn.NULL) -> tuple[Any, tuple, tuple]:
+def _forward_desc(geometry: Sequence, pass_: str, last: bool, bias: Any = dnn.NULL) -> tuple[Any, tuple, tuple]:
     source, weight, target, spatial = _parts(geometry, pass_, last)
     desc = dnn.primitive_desc(
         dnn.lib.dnnl_convolution_forward_primitive_desc_create,

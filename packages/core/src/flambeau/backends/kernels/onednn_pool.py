@@ -177,7 +177,7 @@ def _overhangs(*geometry: Ints) -> bool:
     return any(right > left for right, left in zip(_right_padding(*geometry), geometry[-1], strict=True))
 
 
-def _describe(geometry: tuple, kind: int, inner: Any) -> tuple[Any, tuple]:
+def _describe(geometry: Sequence, kind: int, inner: Any) -> tuple[Any, tuple]:
     input_shape, out_shape, kernel, stride, padding = geometry
     shapes = inner(input_shape), inner(out_shape)
     right = dnn.dims(_right_padding(*geometry))

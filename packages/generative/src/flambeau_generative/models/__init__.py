@@ -1,0 +1,1 @@
+"""Generative models: one readable file for each family."""

@@ -1,0 +1,1 @@
+"""Tasks: measuring a trained generative model on a data set, and drawing samples from it."""

@@ -1,0 +1,1 @@
+"""Trainers of generative models: one readable file for each way of training."""

@@ -1,0 +1,1 @@
+"""Language models: one readable file for each family."""

@@ -1,0 +1,1 @@
+"""Tasks: what is measured and predicted with a trained model."""

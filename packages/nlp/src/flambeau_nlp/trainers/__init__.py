@@ -1,0 +1,1 @@
+"""Trainers of language models: one readable file for each way of training."""
