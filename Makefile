@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && exit; done; echo python3)
 BIN := .venv/bin
-PHOTO ?= apps/segment/src/flambeau_segment/data/sample.jpg
+PHOTO ?= --sample
 WORKERS ?= auto
 # More for pytest: make test ARGS='tests/core -k conv'
 ARGS ?=
@@ -15,7 +15,7 @@ PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 -
 .PHONY: help demo test test-slow test-all bench lint format docs wheels clean venv-demo venv-test venv-peers
 
 help:
-	@echo 'make demo       segment the sample photo (PHOTO=mine.jpg for your own) -> demo/overlay.png'
+	@echo 'make demo       segment the sample photos (PHOTO=mine.jpg for your own) -> demo/'
 	@echo 'make test       the quick tests'
 	@echo 'make test-slow  the slow ones and the comparisons with other libraries (installs those)'
 	@echo 'make test-all   both'
@@ -32,8 +32,8 @@ venv-demo venv-test venv-peers:
 
 demo: venv-demo
 	@mkdir -p demo
-	@$(BIN)/flambeau-segment $(PHOTO) -o demo/overlay.png
-	@echo 'Look at demo/overlay.png: the photo, its classes in colour, and their legend.'
+	@$(BIN)/flambeau-segment $(PHOTO) -o demo/
+	@echo 'Look at the pictures in demo/: each photo, its classes in colour, and their legend.'
 
 test: venv-test
 	@$(PYTEST) -m 'not slow and not peer' $(ARGS)

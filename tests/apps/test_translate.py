@@ -92,14 +92,14 @@ def test_no_model(app):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["--model", "missing"], 1, "'missing' is"),
+        (["--model", "missing"], 2, "model 'missing' is not registered"),
+        (["--model", "runs/missing.safetensors"], 1, "does not exist"),
         (["--model", "nlp/seq2seq"], 1, "no trained weights"),
         (["--model", "broken.safetensors"], 1, "broken.safetensors"),
         (["--model", "MODEL", "-o", "absent/out.txt"], 1, "its folder does not exist"),
         (["--model", "MODEL", "--beam", "0"], 2, "--beam"),
         (["--model", "MODEL", "--bean", "3"], 2, "there is no option '--bean'"),
         (["--model", "MODEL", "-", "-i", "-"], 2, "read once only"),
-        (["--model", "MODEL", "--device", "cuda:99"], 4, "cuda"),
     ],
 )
 def test_wrong_options(app, checkpoint, arguments, code, message):
@@ -111,12 +111,20 @@ def test_wrong_options(app, checkpoint, arguments, code, message):
     assert os.listdir() == ["broken.safetensors"]
 
 
+def test_a_device_that_is_not_there(app, checkpoint):
+    code, out, err = app("a dog", "--model", checkpoint, "--device", "cuda:99", "-o", "out.txt")
+    assert code in (3, 4) and "cuda" in err and out == ""  # 3 without CuPy, 4 with it
+    assert os.listdir() == []
+
+
 def test_an_option_without_text(app, checkpoint):
     code, _, err = app("--model", checkpoint)
     assert code == 2 and "missing argument 'TEXT...'" in err
 
 
-@pytest.mark.parametrize("content, message", [(b"", "is empty"), (b"caf\xe9\n", "not UTF-8"), (None, "does not exist")])
+@pytest.mark.parametrize(
+    "content, message", [(b"", "is empty"), (b"caf\xe9\n", "is not UTF-8"), (None, "does not exist")]
+)
 def test_bad_files_do_not_stop_the_others(app, checkpoint, content, message):
     if content is not None:
         with open("bad.txt", "wb") as file:

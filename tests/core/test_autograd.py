@@ -7,7 +7,7 @@ import pytest
 
 import flambeau as fb
 from flambeau.autograd import grad
-from flambeau.testing.gradcheck import gradcheck, gradgradcheck
+from flambeau.testing.gradients import gradcheck, gradgradcheck
 
 
 def leaf(*shape, seed=0, dtype=np.float64):
@@ -48,7 +48,7 @@ def test_second_backward_needs_retain_graph():
     y = (x * x).sum()
     y.backward(retain_graph=True)
     y.backward()
-    with pytest.raises(RuntimeError, match="second time.*retain_graph"):
+    with pytest.raises(RuntimeError, match=r"second time.*retain_graph"):
         y.backward()
 
 

@@ -174,7 +174,8 @@ def test_contradicting_arguments_are_refused(make):
 def test_default_collate():
     Pair = collections.namedtuple("Pair", "a b")
     samples = [
-        {"t": flambeau.ones(2), "a": np.zeros((2, 2), np.uint8), "f": 1.5, "i": i, "s": "x", "p": Pair(i, "y"), "l": (i, [i]), "o": True}
+        {"t": flambeau.ones(2), "a": np.zeros((2, 2), np.uint8), "f": 1.5, "i": i, "s": "x", "p": Pair(i, "y"),
+         "l": (i, [i]), "o": True}
         for i in range(3)
     ]  # fmt: skip
     batch = default_collate(samples)

@@ -316,7 +316,11 @@ def test_no_process_and_no_shared_memory_outlive_the_program(end, tmp_path):
     shared = set(os.listdir("/dev/shm"))
     code = textwrap.dedent(SCRIPT).format(end=end)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(tmp_path)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     pids = done.stdout.split()
     assert len(pids) == 3, done.stderr

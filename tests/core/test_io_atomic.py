@@ -31,7 +31,7 @@ def test_an_error_in_the_block_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 def test_an_os_error_of_the_block_passes_as_it_is(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
-        open(tmp_path / "missing")
+        (tmp_path / "missing").read_bytes()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

@@ -105,7 +105,8 @@ HOSTILE = {
     "deep nesting": packed(b"[" * 100_000),
     "NaN": packed(b'{"a": NaN}'),
     "duplicate names": packed(
-        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"ab"
+        b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}',
+        b"ab",
     ),
     "duplicate fields": packed(b'{"a":{"dtype":"U8","dtype":"I8","shape":[1],"data_offsets":[0,1]}}', b"a"),
     "metadata not text": packed({"__metadata__": {"a": 1}}),

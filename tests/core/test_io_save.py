@@ -101,7 +101,18 @@ def test_an_object_that_contains_itself_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "[]", '{"list": 3}', '{"tensor": "none"}', '{"what": 1}', '{"dict": [1]}', '{"a":1,"b":2}', "[" * 9999]
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        '{"list": 3}',
+        '{"tensor": "none"}',
+        '{"what": 1}',
+        '{"dict": [1]}',
+        '{"a":1,"b":2}',
+        "[" * 9999,
+    ],
 )
 def test_a_damaged_description_is_a_clear_error(text, tmp_path):
     save_file({"x": np.zeros(1)}, tmp_path / "a", {"flambeau.tree": text})
@@ -152,7 +163,9 @@ def test_folder_with_one_file_and_without(tmp_path):
 
 def test_model_card(tmp_path):
     path = tmp_path / "m.safetensors"
-    save_model({"w": flambeau.ones(2)}, path, model="x/net", config={"width": 3}, plugin="x-plugin", notes={"classes": ["a"]})
+    save_model(
+        {"w": flambeau.ones(2)}, path, model="x/net", config={"width": 3}, plugin="x-plugin", notes={"classes": ["a"]}
+    )
     card = read_model_card(path)
     assert (card.model, card.config, card.plugin, card.notes) == ("x/net", {"width": 3}, "x-plugin", {"classes": ["a"]})
     assert card.version == flambeau.__version__

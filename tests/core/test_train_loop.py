@@ -73,7 +73,14 @@ def test_accumulation_of_batches_with_different_counts_of_tokens():
     def gradient(batch_size, accumulate):
         weight = nn.Parameter(flambeau.ones(4, 1, dtype=flambeau.float64))
         loader = DataLoader(TensorDataset(logits, labels), batch_size)
-        fit(None_model(weight), optim.SGD([weight], lr=1.0), lambda m, b: loss(b[0] * weight, b[1]), loader, epochs=1, accumulate=accumulate)
+        fit(
+            None_model(weight),
+            optim.SGD([weight], lr=1.0),
+            lambda m, b: loss(b[0] * weight, b[1]),
+            loader,
+            epochs=1,
+            accumulate=accumulate,
+        )
         return weight.detach().array - 1
 
     whole = gradient(8, 1)
@@ -82,7 +89,7 @@ def test_accumulation_of_batches_with_different_counts_of_tokens():
         np.testing.assert_allclose(gradient(batch_size, accumulate), whole, rtol=1e-12)
 
 
-class None_model(nn.Module):  # noqa: N801
+class None_model(nn.Module):
     def __init__(self, weight):
         super().__init__()
         self.weight = weight
@@ -205,7 +212,14 @@ def test_on_end_is_called_after_an_error_too():
 
     model = model64()
     with pytest.raises(KeyboardInterrupt):
-        fit(model, optim.SGD(model.parameters()), squared, DataLoader(TensorDataset(X, Y), 12), epochs=1, callbacks=[Recorder()])
+        fit(
+            model,
+            optim.SGD(model.parameters()),
+            squared,
+            DataLoader(TensorDataset(X, Y), 12),
+            epochs=1,
+            callbacks=[Recorder()],
+        )
     assert ended == [False]
 
 

@@ -1,4 +1,4 @@
-"""Streaming metrics: values, streams equal to the whole, edge inputs. The comparison with scikit-learn is in tests/peers."""
+"""Streaming metrics: values, streams equal to the whole, edge inputs. Those of scikit-learn are met in tests/peers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_reset_and_state(make, data):
     other.update(*data)
     np.testing.assert_array_equal(metric.compute(), value)
     metric.reset()
-    with pytest.raises(FlambeauError, match="no samples|at least two"):
+    with pytest.raises(FlambeauError, match=r"no samples|at least two"):
         metric.compute()
     metric.update(*data)
     np.testing.assert_array_equal(metric.compute(), value)
@@ -72,7 +72,7 @@ def test_nan_is_refused(make, data):
 def test_shapes_that_do_not_fit_are_refused(make, data):
     if make is Mean:
         pytest.skip("a mean broadcasts its weights")
-    with pytest.raises(ValueError, match="shape|scores"):
+    with pytest.raises(ValueError, match=r"shape|scores"):
         make().update(data[0], data[1][:, None])
 
 

@@ -1,4 +1,4 @@
-"""A resumed run ends with the bits of the unbroken one: stopped at any step, killed with SIGKILL, with other workers."""
+"""A resumed run ends with the bits of the unbroken one: stopped at any step, killed by SIGKILL, other workers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import train_cases  # noqa: E402
+import train_cases
 
-import flambeau  # noqa: E402
-from flambeau.errors import UsageError  # noqa: E402
-from flambeau.io import read_model_card  # noqa: E402
-from flambeau.train import Callback  # noqa: E402
+import flambeau
+from flambeau.errors import UsageError
+from flambeau.io import read_model_card
+from flambeau.train import Callback
 
 HERE = dataclasses.replace(train_cases.OPTIONS, workers=0)
 PROGRAM = Path(train_cases.__file__)
@@ -42,9 +42,9 @@ def outcome(folder):
     state = read_checkpoint(folder / "checkpoints" / "last.safetensors")
     for row in state["history"]:
         row.pop("seconds")
-    return json.dumps(state, default=lambda x: x.array.tobytes().hex() if hasattr(x, "array") else x.tolist(), sort_keys=True), (
-        folder / "model.safetensors"
-    ).read_bytes()
+    return json.dumps(
+        state, default=lambda x: x.array.tobytes().hex() if hasattr(x, "array") else x.tolist(), sort_keys=True
+    ), (folder / "model.safetensors").read_bytes()
 
 
 class StopAt(Callback):
@@ -66,7 +66,10 @@ def test_the_run_folder(unbroken):
     card = read_model_card(unbroken / "model.safetensors")
     assert card.model == "tests/small" and card.config == {"a": 1} and card.plugin == "tests"
     best = max(history, key=lambda row: row["val_accuracy"])
-    assert card.notes["metrics"]["val_accuracy"] == best["val_accuracy"] and card.notes["metrics"]["epoch"] == best["epoch"]
+    assert (
+        card.notes["metrics"]["val_accuracy"] == best["val_accuracy"]
+        and card.notes["metrics"]["epoch"] == best["epoch"]
+    )
 
 
 def test_the_kept_weights_have_the_metrics_of_the_card(unbroken):
@@ -131,7 +134,12 @@ def test_killed_at_random_moments_with_workers(unbroken, tmp_path):
     rng = random.Random(5)
     kills = 0
     for _ in range(12):
-        command = [sys.executable, str(PROGRAM), str(folder), *(["--resume"] if (folder / "config.json").exists() else [])]
+        command = [
+            sys.executable,
+            str(PROGRAM),
+            str(folder),
+            *(["--resume"] if (folder / "config.json").exists() else []),
+        ]
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         try:
             deadline = time.monotonic() + 60

@@ -37,7 +37,8 @@ def network():
 
 
 OPTIONS = supervised.Options(
-    epochs=4, batch_size=8, lr=0.01, accumulate=2, ema=0.9, clip=1.0, workers=2, checkpoint_every=1, patience=100, seed=3
+    epochs=4, batch_size=8, lr=0.01, accumulate=2, ema=0.9, clip=1.0, workers=2, checkpoint_every=1, patience=100,
+    seed=3,
 )  # fmt: skip
 
 

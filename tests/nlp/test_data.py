@@ -98,12 +98,12 @@ def test_character_ids(text):
 def test_the_column_of_the_label_is_found(tmp_path):
     texts = ["fine day", "bad day", "good one", "so so"]
     last = write(tmp_path / "last.tsv", "sentence\tlabel\n" + "".join(f"{t}\t{i % 2}\n" for i, t in enumerate(texts)))
-    first = write(tmp_path / "SMS", "".join(f"{i % 2}\t{t}\twith a tab\n" for i, t in enumerate(texts)))
-    commas = write(tmp_path / "news.csv", "".join(f'"{i % 2}","{t}, or so","more"\n' for i, t in enumerate(texts)))
+    first = write(tmp_path / "SMS", "".join(f"{i % 2}\t{t}\twith a tab {i}\n" for i, t in enumerate(texts)))
+    commas = write(tmp_path / "news.csv", "".join(f'"{i % 2}","{t}, or so","more {i}"\n' for i, t in enumerate(texts)))
     assert read_labelled(last).labels == read_labelled(first).labels == read_labelled(commas).labels == list("0101")
     assert read_labelled(last).texts == texts
-    assert read_labelled(first).texts[0] == "fine day with a tab"
-    assert read_labelled(commas).texts[0] == "fine day, or so more"
+    assert read_labelled(first).texts[0] == "fine day with a tab 0"
+    assert read_labelled(commas).texts[0] == "fine day, or so more 0"
     assert read_labelled(last, "first").labels == texts
 
 

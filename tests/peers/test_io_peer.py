@@ -16,11 +16,11 @@ st_torch = pytest.importorskip("safetensors.torch")
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from test_io_safetensors import HOSTILE, WHOLE  # noqa: E402
+from test_io_safetensors import HOSTILE, WHOLE
 
-import flambeau  # noqa: E402
-from flambeau.errors import FlambeauError  # noqa: E402
-from flambeau.io.safetensors import parse, safe_open, serialize  # noqa: E402
+import flambeau
+from flambeau.errors import FlambeauError
+from flambeau.io.safetensors import parse, safe_open, serialize
 
 DTYPES = [
     "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
@@ -61,7 +61,9 @@ def test_the_same_bytes_as_the_library():
     from safetensors.numpy import save
 
     ours = serialize(arrays)
-    assert {k: v.tobytes() for k, v in parse(save(arrays)).arrays().items()} == {k: v.tobytes() for k, v in arrays.items()}
+    assert {k: v.tobytes() for k, v in parse(save(arrays)).arrays().items()} == {
+        k: v.tobytes() for k, v in arrays.items()
+    }
     assert st_lib.deserialize(ours).__len__() == 3
 
 

@@ -9,7 +9,7 @@ import pytest
 
 sk = pytest.importorskip("sklearn.metrics")
 
-from flambeau.train import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Perplexity  # noqa: E402
+from flambeau.train import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Perplexity
 
 CLASSES = 5
 SEEDS = range(8)
@@ -42,12 +42,16 @@ def test_classification(seed, kind):
         return metric.compute()
 
     assert ours(Accuracy()) == pytest.approx(sk.accuracy_score(truth, guess))
-    np.testing.assert_array_equal(ours(ConfusionMatrix(CLASSES)), sk.confusion_matrix(truth, guess, labels=range(CLASSES)))
+    np.testing.assert_array_equal(
+        ours(ConfusionMatrix(CLASSES)), sk.confusion_matrix(truth, guess, labels=range(CLASSES))
+    )
     for average in ("macro", "micro", "weighted"):
         expected = sk.f1_score(truth, guess, average=average, zero_division=0)
         assert ours(F1(CLASSES, average)) == pytest.approx(expected, abs=1e-12)
         assert ours(Dice(CLASSES, average)) == pytest.approx(expected, abs=1e-12)
-    assert ours(MeanIoU(CLASSES)) == pytest.approx(sk.jaccard_score(truth, guess, average="macro", zero_division=0), abs=1e-12)
+    assert ours(MeanIoU(CLASSES)) == pytest.approx(
+        sk.jaccard_score(truth, guess, average="macro", zero_division=0), abs=1e-12
+    )
     per_class = sk.f1_score(truth, guess, average=None, labels=range(CLASSES), zero_division=np.nan)
     np.testing.assert_allclose(ours(F1(CLASSES, "none")), per_class)
 

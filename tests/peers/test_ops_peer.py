@@ -7,17 +7,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # PyTorch's sample inputs need it
-from torch.testing._internal.common_methods_invocations import op_db  # noqa: E402
+from torch.testing._internal.common_methods_invocations import op_db
 
-import flambeau as fb  # noqa: E402
-import flambeau.nn.functional  # noqa: E402
+import flambeau as fb
+import flambeau.nn.functional
 
 SAMPLES = 5
 # What is not as PyTorch yet, with the reason. An entry that agrees again must be taken out: the test fails on it.
 NO_EMPTY = "shapes with a dimension of size 0 are not handled yet"
 DIFFERS = {
     "nn.functional.embedding": "the sample passes its arguments in another order than the public function",
-    "nn.functional.triplet_margin_with_distance_loss": "the sample passes one of PyTorch's functions, which takes its own tensors",
+    "nn.functional.triplet_margin_with_distance_loss": "the sample passes one of PyTorch's own functions",
     "where": "the sample calls the method's order of arguments",
     "einsum": "the sample passes the operands first",
     "nn.functional.silu.complex": "complex activations are not there yet",
@@ -56,13 +56,13 @@ def _entries():
     for op in op_db:
         if op.name.startswith(SKIPPED) or torch.float64 not in op.dtypes:
             continue
-        if _find(op.name) is None or op.name in RANDOM or "." in op.name and not op.name.startswith("nn.functional"):
+        if _find(op.name) is None or op.name in RANDOM or ("." in op.name and not op.name.startswith("nn.functional")):
             continue
         yield op
 
 
 RANDOM = {
-    "nn.functional.scaled_dot_product_attention",  # the samples draw dropout masks; the composed form is held in test_nn_peer
+    "nn.functional.scaled_dot_product_attention",  # the samples draw dropout masks; see test_nn_peer
     "bernoulli", "multinomial", "normal", "rand_like", "randn_like", "randint", "randn", "empty", "empty_like",
     "nn.functional.dropout", "nn.functional.alpha_dropout", "nn.functional.dropout2d", "nn.functional.dropout3d",
     "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "nn.functional.feature_dropout",

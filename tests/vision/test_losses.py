@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import flambeau
-from flambeau.testing.gradcheck import gradcheck
+from flambeau.testing.gradients import gradcheck
 from flambeau_vision.datasets import CamVid
 from flambeau_vision.trainers.segmentation import SegmentationLoss, SegmentationOptions, class_weights, jaccard_loss
 

@@ -26,7 +26,7 @@ from . import __version__
 @click.option("--model", metavar="PATH|ID", help="Another network: a checkpoint, a run's folder, or a model's id.")
 @click.option("--device", default="cpu", show_default=True, help="Where the network runs: cpu, cuda, cuda:1 …")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a photo instead of a table.")
-@click.option("--sample", is_flag=True, help="Segment the street photo that ships with this command.")
+@click.option("--sample", is_flag=True, help="Segment the two street photos that ship with this command.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="flambeau-segment")
 @click.pass_context

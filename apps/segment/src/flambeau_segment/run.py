@@ -27,6 +27,8 @@ from flambeau_vision.tasks.segmentation import (
 )
 
 DATA = Path(__file__).parent / "data"
+#: The photos that ship with the app; `--sample` segments them.
+SAMPLES = ("sample.jpg", "street.jpg")
 #: Endings of the names that this command gives: a folder's earlier results are not segmented again.
 OVERLAY, MASK = "_segmented", "_mask"
 
@@ -83,7 +85,7 @@ def run(photos: Sequence[str], settings: Settings, *, sample: bool = False) -> i
     """
     try:
         module = load_segmenter(settings.model or shipped_weights(), settings.device)
-        sources, failed = _expand([*photos, *([str(DATA / "sample.jpg")] if sample else [])], settings)
+        sources, failed = _expand([*photos, *([str(DATA / name) for name in SAMPLES] if sample else [])], settings)
     except FlambeauError as error:
         print_error(error.cause, error.mend)
         return error.exit_code

@@ -52,6 +52,7 @@ def run(texts: Sequence[str], settings: Settings) -> int:
                 some = lines[start : start + settings.batch_size * 4]
                 found = translate(module, some, settings.beam, batch_size=settings.batch_size, first=start + 1)
                 for line, result in zip(some, found, strict=True):
+                    record: dict[str, str | float]
                     if isinstance(result, FlambeauError):
                         print_error(result.cause, result.mend)
                         failed += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +54,10 @@ def equal(input: Tensor, other: Tensor) -> bool:
 
 
 def set_printoptions(
-    precision: int | None = None, threshold: int | None = None, edgeitems: int | None = None, linewidth: int | None = None
+    precision: int | None = None,
+    threshold: int | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
 ) -> None:
     """How tensors are printed."""
     given = dict(precision=precision, threshold=threshold, edgeitems=edgeitems, linewidth=linewidth)
@@ -66,8 +70,13 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Sets the number of threads for kernels loaded from now on."""
-    os.environ["FLAMBEAU_NUM_THREADS"] = str(int(n))
+    """Sets the number of threads of the fast kernels. NumPy's own products follow OPENBLAS_NUM_THREADS at the start."""
+    if int(n) < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {n}")
+    os.environ["FLAMBEAU_NUM_THREADS"] = str(int(n))  # for kernels that are loaded later, and for worker processes
+    onednn = sys.modules.get(f"{__package__}.backends.kernels._onednn")
+    if onednn is not None:
+        onednn.set_num_threads(n)
 
 
 def _cuda_count() -> int:

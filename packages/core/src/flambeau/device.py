@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class device:  # noqa: N801 - PyTorch's name
+class device:  # PyTorch's name
     """Where an array lives: ``device("cpu")``, ``device("cuda", 1)``, ``device("cuda:1")``.
 
     >>> device("cuda:1").index

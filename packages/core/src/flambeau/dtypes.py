@@ -12,7 +12,7 @@ import numpy as np
 BOOL, INT, FLOAT, COMPLEX = range(4)
 
 
-class dtype:  # noqa: N801 - PyTorch's name
+class dtype:  # PyTorch's name
     """An element type, as ``torch.dtype``; ``.numpy`` is the NumPy dtype behind it."""
 
     __slots__ = ("_category", "is_complex", "is_floating_point", "is_signed", "itemsize", "name", "numpy")
@@ -35,7 +35,7 @@ class dtype:  # noqa: N801 - PyTorch's name
         return self.name
 
 
-bool = dtype("bool", np.bool_)  # noqa: A001 - PyTorch's name
+bool = dtype("bool", np.bool_)  # PyTorch's name
 uint8 = dtype("uint8", np.uint8)
 int8 = dtype("int8", np.int8)
 int16 = dtype("int16", np.int16)
@@ -49,7 +49,7 @@ float8_e4m3fn = dtype("float8_e4m3fn", ml_dtypes.float8_e4m3fn)
 float8_e5m2 = dtype("float8_e5m2", ml_dtypes.float8_e5m2)
 complex64 = dtype("complex64", np.complex64)
 complex128 = dtype("complex128", np.complex128)
-half, float, double, short, int, long = float16, float32, float64, int16, int32, int64  # noqa: A001
+half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
 cfloat, cdouble = complex64, complex128
 
 ALL = (

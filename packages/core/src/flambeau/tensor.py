@@ -400,7 +400,7 @@ def to_array(data: Any, dtype: Any, where: Any, copy: bool) -> Any:
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("="))
         dtypes.from_numpy_dtype(array.dtype)
-    if place is not None and place.type != "cpu" or (place and not isinstance(array, numpy.ndarray)):
+    if (place is not None and place.type != "cpu") or (place and not isinstance(array, numpy.ndarray)):
         backend = backends.get(place)
         if isinstance(array, numpy.ndarray):
             array = backend.from_host(array, place)

@@ -77,7 +77,7 @@ class _Search:
         count = min(2 * beam, sums.size)
         best = np.argpartition(-sums, count - 1, axis=None)[:count]
         best = best[np.lexsort((best, -sums.ravel()[best]))]
-        beams = []
+        beams: list[tuple[float, list[int]]] = []
         for rank, place in enumerate(best):
             row, token = divmod(int(place), sums.shape[1])
             total, tokens = float(sums[row, token]), self.beams[row][1]

@@ -17,7 +17,6 @@ import numpy
 from ..tensor import Tensor
 from .modes import mode
 
-
 next_sequence = itertools.count(1).__next__  # one clock for recorded calls and in-place changes
 
 

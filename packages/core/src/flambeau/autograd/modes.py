@@ -53,17 +53,17 @@ class _Setting:
         return wrapped
 
 
-class no_grad(_Setting):  # noqa: N801 - PyTorch's name
+class no_grad(_Setting):  # these names are PyTorch's
     """Nothing is recorded inside: `with no_grad():` or `@no_grad()`."""
 
     value = False
 
 
-class enable_grad(_Setting):  # noqa: N801
+class enable_grad(_Setting):
     """Recording is on inside, also within `no_grad`."""
 
 
-class set_grad_enabled(_Setting):  # noqa: N801
+class set_grad_enabled(_Setting):
     """Recording on or off; takes effect at once, also without `with`."""
 
     def __init__(self, mode_on: bool):
@@ -75,7 +75,7 @@ class set_grad_enabled(_Setting):  # noqa: N801
         mode.grad = self.value
 
 
-class inference_mode(_Setting):  # noqa: N801
+class inference_mode(_Setting):
     """`no_grad` under the name that PyTorch recommends for inference."""
 
     def __init__(self, mode: bool = True):

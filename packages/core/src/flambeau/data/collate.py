@@ -14,7 +14,7 @@ def default_convert(data: Any) -> Any:
     """Arrays inside `data` become Tensors (sharing memory); the rest stays. Used where nothing is batched."""
     from .. import Tensor
 
-    if isinstance(data, Tensor) or isinstance(data, (str, bytes)):
+    if isinstance(data, Tensor | str | bytes):
         return data
     if isinstance(data, np.ndarray) and data.dtype.kind not in "USO":
         return _tensor(data)
@@ -79,7 +79,9 @@ def _stack(arrays: list[Any], path: str) -> Any:
 def _raw(sample: Any, path: str) -> np.ndarray:
     array = sample.detach().array
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"default_collate: sample{path} is on {sample.device}; datasets give CPU tensors, move the batch")
+        raise TypeError(
+            f"default_collate: sample{path} is on {sample.device}; datasets give CPU tensors, move the batch"
+        )
     return array
 
 

@@ -170,7 +170,12 @@ class DataLoader:
         pool = self._pool
         if pool is None or not pool.shutdown.alive:
             pool = WorkerPool(
-                self._fetcher(), self.num_workers, self.worker_init_fn, progress.seed, self.multiprocessing_context, self.timeout
+                self._fetcher(),
+                self.num_workers,
+                self.worker_init_fn,
+                progress.seed,
+                self.multiprocessing_context,
+                self.timeout,
             )
         self._pool = pool if self.persistent_workers else None
         epoch = pool.begin(progress.seed)
@@ -184,7 +189,13 @@ class DataLoader:
             return dict(self._resume)
         p = self._progress or _Progress(0, None, finished=True)
         generators = [generator_state(generator) for generator in self._generators()]
-        return {"seed": p.seed, "sampler": p.sampler, "batches": p.batches, "finished": p.finished, "generators": generators}
+        return {
+            "seed": p.seed,
+            "sampler": p.sampler,
+            "batches": p.batches,
+            "finished": p.finished,
+            "generators": generators,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on where the saved one stood. The dataset and batch size must be the same."""
@@ -202,7 +213,7 @@ class DataLoader:
 
 
 class _Batches:
-    """Counts the batches that were given out; a loader's state is what the caller has seen, not what was loaded ahead."""
+    """Counts the batches given out; a loader's state is what the caller has seen, not what was loaded ahead."""
 
     def __init__(self, batches: Iterator[Any], progress: _Progress, skip: int) -> None:
         self._batches = batches
@@ -223,8 +234,10 @@ class _Batches:
         return batch
 
 
-def _fill(pool: WorkerPool, indices: Iterator[Any], number: int, depth: int) -> tuple[deque[tuple[int, int]], int, deque[int]]:
-    """Asks for the first `depth` batches; gives the pending (number, worker) pairs, the next number, the workers' turn."""
+def _fill(
+    pool: WorkerPool, indices: Iterator[Any], number: int, depth: int
+) -> tuple[deque[tuple[int, int]], int, deque[int]]:
+    """Asks for the first `depth` batches; gives the pending (number, worker) pairs, the next number and worker."""
     pending: deque[tuple[int, int]] = deque()
     turn = deque(range(pool.size))
     try:
@@ -236,7 +249,9 @@ def _fill(pool: WorkerPool, indices: Iterator[Any], number: int, depth: int) -> 
     return pending, number, turn
 
 
-def _ask(pool: WorkerPool, indices: Iterator[Any], number: int, turn: deque[int], pending: deque[tuple[int, int]]) -> int:
+def _ask(
+    pool: WorkerPool, indices: Iterator[Any], number: int, turn: deque[int], pending: deque[tuple[int, int]]
+) -> int:
     if not turn:
         return number
     try:

@@ -132,7 +132,9 @@ class WeightedRandomSampler(_SeededSampler):
         if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or not values.sum() > 0:
             raise ValueError("WeightedRandomSampler: weights must be one row of finite numbers >= 0, not all zero")
         if not replacement and num_samples > np.count_nonzero(values):
-            raise ValueError("WeightedRandomSampler: without replacement num_samples may not exceed the positive weights")
+            raise ValueError(
+                "WeightedRandomSampler: without replacement num_samples may not exceed the positive weights"
+            )
         self.weights = values
         self.num_samples = num_samples
         self.replacement = replacement

@@ -21,7 +21,7 @@ _SAMPLE, _BATCH = 0, 1
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What :func:`get_worker_info` tells, as in PyTorch: `id`, `num_workers`, `seed` (of this worker and epoch), `dataset`."""
+    """What :func:`get_worker_info` tells: `id`, `num_workers`, `seed` (of this worker and epoch), `dataset`."""
 
     id: int
     num_workers: int
@@ -70,8 +70,11 @@ def sample_rng(index: Any = None) -> np.random.Generator:
 
     >>> import flambeau.data as data
     >>> class Noise(data.Dataset):
-    ...     def __len__(self): return 4
-    ...     def __getitem__(self, index): return data.sample_rng().normal()
+    ...     def __len__(self):
+    ...         return 4
+    ...
+    ...     def __getitem__(self, index):
+    ...         return data.sample_rng().normal()
     >>> len(list(data.DataLoader(Noise(), batch_size=2)))
     2
     """
@@ -87,7 +90,7 @@ def sample_rng(index: Any = None) -> np.random.Generator:
 
 @contextlib.contextmanager
 def sample_scope(seed: int) -> Iterator[Any]:
-    """Within it `sample_rng` follows `seed`; ``enter_sample``/``enter_batch`` of the yielded scope set whose turn it is."""
+    """Within it `sample_rng` follows `seed`; ``enter_sample``/``enter_batch`` of the scope set whose turn it is."""
     scope = _Scope(seed)
     token = _scope.set(scope)
     try:

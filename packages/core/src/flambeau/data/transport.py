@@ -1,8 +1,9 @@
 """Batches between processes: arrays lie in anonymous shared memory, only its file descriptor travels.
 
-Pickle protocol 5 hands the arrays out beside the pickle, so whatever a ``collate_fn`` returns is carried without copying
-arrays through a pipe. The receiver maps the same memory: its arrays are the sender's. The memory has no name, hence
-nothing can leak, whoever is killed. Where ``memfd_create`` is missing (not Linux) a file in a private folder takes its place.
+Pickle protocol 5 hands the arrays out beside the pickle, so whatever a ``collate_fn`` returns is carried without
+copying arrays through a pipe. The receiver maps the same memory: its arrays are the sender's. The memory has no name,
+hence nothing can leak, whoever is killed. Where ``memfd_create`` is missing (not Linux) a file in a private folder
+takes its place.
 """
 
 from __future__ import annotations

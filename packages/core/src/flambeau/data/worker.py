@@ -150,7 +150,9 @@ def _worker_main(
                 raise
 
 
-def _send_error(connection: Connection, epoch: int | None, number: int, error: BaseException, folder: str | None) -> None:
+def _send_error(
+    connection: Connection, epoch: int | None, number: int, error: BaseException, folder: str | None
+) -> None:
     text = "".join(traceback.format_exception(error))
     try:
         packed = pickle.dumps(error)
@@ -184,7 +186,9 @@ class WorkerPool:
             ours, theirs = context.Pipe()
             inherited = [*self._connections, ours] if context.get_start_method() == "fork" else []
             arguments = (theirs, inherited, fetcher, worker, num_workers, init, seed, folder)
-            process = context.Process(target=_worker_main, args=arguments, daemon=True, name=f"DataLoader worker {worker}")
+            process = context.Process(
+                target=_worker_main, args=arguments, daemon=True, name=f"DataLoader worker {worker}"
+            )
             try:
                 with warnings.catch_warnings():
                     # Python 3.12+ warns of any fork beside threads; the worker touches no lock of theirs.
@@ -244,7 +248,9 @@ class WorkerPool:
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):
                 reason = f"was killed by signal {-code} ({signal.Signals(-code).name})"
-                mend = "if memory ran out, use fewer workers or smaller batches" if -code == 9 else "see its output above"
+                mend = (
+                    "if memory ran out, use fewer workers or smaller batches" if -code == 9 else "see its output above"
+                )
                 return WorkerError(f"DataLoader worker {worker} (pid {process.pid}) {reason}", mend)
         mend = "use num_workers=0 to see where it stops"
         return WorkerError(f"DataLoader worker {worker} (pid {process.pid}) exited unexpectedly (code {code})", mend)

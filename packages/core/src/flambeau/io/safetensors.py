@@ -76,7 +76,9 @@ class SafetensorsFile:
         entry = self.entries[key]
         raw = np.frombuffer(self._buffer, np.uint8, entry.stop - entry.start, self._offset + entry.start)
         if entry.dtype == np.bool_ and raw.size and raw.max() > 1:
-            raise FlambeauError(f"{self._name} is damaged: boolean tensor {key!r} holds other bytes than 0, 1", _DOWNLOAD)
+            raise FlambeauError(
+                f"{self._name} is damaged: boolean tensor {key!r} holds other bytes than 0, 1", _DOWNLOAD
+            )
         if raw.ctypes.data % entry.dtype.alignment:
             raw = raw.copy()
         return raw.view(entry.dtype).reshape(entry.shape)
@@ -133,12 +135,19 @@ def parse(buffer: Any, name: str = "the data") -> SafetensorsFile:
     """Checks a safetensors file held in memory (bytes, bytearray, mmap). Raises FlambeauError as `safe_open` does."""
     size = len(buffer)
     if size < 8:
-        raise FlambeauError(f"{name} is {'empty' if not size else 'cut off'}: a safetensors file has 8 bytes of header length", _DOWNLOAD)  # noqa: E501
+        raise FlambeauError(
+            f"{name} is {'empty' if not size else 'cut off'}: a safetensors file has 8 bytes of header length",
+            _DOWNLOAD,
+        )
     length = int.from_bytes(buffer[:8], "little")
     if length > MAX_HEADER:
-        raise FlambeauError(f"{name} is not a safetensors file: it claims a header of {length:,} bytes", "check the file's format")  # noqa: E501
+        raise FlambeauError(
+            f"{name} is not a safetensors file: it claims a header of {length:,} bytes", "check the file's format"
+        )
     if 8 + length > size:
-        raise FlambeauError(f"{name} is cut off: its header needs {8 + length:,} bytes, the file has {size:,}", _DOWNLOAD)
+        raise FlambeauError(
+            f"{name} is cut off: its header needs {8 + length:,} bytes, the file has {size:,}", _DOWNLOAD
+        )
     entries, metadata = _parse_header(bytes(buffer[8 : 8 + length]), size - 8 - length, name)
     return SafetensorsFile(buffer, entries, metadata, 8 + length, name)
 
@@ -189,7 +198,9 @@ def _parse_entry(key: str, value: Any, bad: Any) -> Entry:
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
         known = ", ".join(_DTYPES)
-        raise FlambeauError(f"tensor {key!r} has the dtype {str(code)[:40]!r}, which is not supported", f"supported: {known}")
+        raise FlambeauError(
+            f"tensor {key!r} has the dtype {str(code)[:40]!r}, which is not supported", f"supported: {known}"
+        )
     if not whole(shape) or len(shape) > 64:
         raise bad(f"tensor {key!r} has the shape {str(shape)[:80]}")
     if not whole(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
@@ -242,7 +253,9 @@ def layout(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None 
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER:
-        raise FlambeauError(f"the names and metadata take {len(text):,} bytes, more than a safetensors header may", "save less metadata")  # noqa: E501
+        raise FlambeauError(
+            f"the names and metadata take {len(text):,} bytes, more than a safetensors header may", "save less metadata"
+        )
     return len(text).to_bytes(8, "little") + text, order
 
 
@@ -252,7 +265,9 @@ def _checked(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None) -> 
             raise FlambeauError(f"{key!r} cannot be the name of a tensor in a safetensors file", "use another name")
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise FlambeauError(f"safetensors metadata {key!r} is not a pair of texts", "convert it, e.g. with json.dumps")
+            raise FlambeauError(
+                f"safetensors metadata {key!r} is not a pair of texts", "convert it, e.g. with json.dumps"
+            )
     return {key: to_array(value, key) for key, value in tensors.items()}
 
 

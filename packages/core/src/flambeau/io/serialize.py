@@ -109,7 +109,9 @@ def _load_folder(folder: Path, mmap: bool) -> dict[str, Any]:
     files = {shard: safe_open(folder / shard, mapped=mmap) for shard in shards}
     for key, shard in weight_map.items():
         if key not in files[shard].entries:
-            raise FlambeauError(f"{index} expects tensor {key!r} in {shard}, which lacks it", "download the folder again")
+            raise FlambeauError(
+                f"{index} expects tensor {key!r} in {shard}, which lacks it", "download the folder again"
+            )
     return {key: files[shard].get_tensor(key) for key, shard in weight_map.items()}
 
 

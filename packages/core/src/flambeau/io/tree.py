@@ -43,7 +43,9 @@ def unflatten(arrays: Mapping[str, np.ndarray], text: str, name: str = "the file
     try:
         return _decode(json.loads(text), arrays, name)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise FlambeauError(f"{name} is damaged: its description cannot be read ({error})", "use another copy") from error
+        raise FlambeauError(
+            f"{name} is damaged: its description cannot be read ({error})", "use another copy"
+        ) from error
 
 
 def _encode(obj: Any, path: str, arrays: dict[str, Any], parents: tuple[int, ...]) -> Any:
@@ -61,19 +63,28 @@ def _encode(obj: Any, path: str, arrays: dict[str, Any], parents: tuple[int, ...
     if isinstance(obj, bytes):
         return {"bytes": base64.b64encode(obj).decode("ascii")}
     if id(obj) in parents or len(parents) > 200:
-        raise FlambeauError(f"cannot save {path or 'the object'}: it contains itself or is nested too deeply", "save plain data")
+        raise FlambeauError(
+            f"cannot save {path or 'the object'}: it contains itself or is nested too deeply", "save plain data"
+        )
     parents = (*parents, id(obj))
     if isinstance(obj, Mapping):
         for key in obj:
             if not isinstance(key, _PLAIN_KEYS):
-                raise FlambeauError(f"cannot save {path or 'the object'}: key {key!r} is not a text or number", "use texts as keys")  # noqa: E501
-        return {"dict": [[_encode(key, "", arrays, ()), _encode(value, _join(path, key), arrays, parents)] for key, value in obj.items()]}  # noqa: E501
+                raise FlambeauError(
+                    f"cannot save {path or 'the object'}: key {key!r} is not a text or number", "use texts as keys"
+                )
+        return {
+            "dict": [
+                [_encode(key, "", arrays, ()), _encode(value, _join(path, key), arrays, parents)]
+                for key, value in obj.items()
+            ]
+        }
     if isinstance(obj, (list, tuple)):
         kind = "tuple" if isinstance(obj, tuple) else "list"
         return {kind: [_encode(value, _join(path, index), arrays, parents) for index, value in enumerate(obj)]}
 
-    from ..dtypes import dtype
     from .. import Tensor
+    from ..dtypes import dtype
 
     if isinstance(obj, Tensor):
         return _store("tensor", obj, path, arrays)

@@ -1,4 +1,4 @@
-"""Model weights with a passport: the file says which model it belongs to, with which configuration and from which plugin."""
+"""Model weights with a passport: the file says which model it belongs to, its configuration and its plugin."""
 
 from __future__ import annotations
 

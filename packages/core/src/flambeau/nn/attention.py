@@ -90,9 +90,9 @@ class MultiheadAttention(Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Query (L, N, E), key and value (S, N, *), or batch first, or without N.
 
-        ``key_padding_mask`` is (N, S), ``attn_mask`` (L, S) or (N * heads, L, S). ``is_causal`` is a hint that ``attn_mask`` is
-        the causal mask. Returns the output, shaped like the query, and with ``need_weights`` the weights (N, L, S), or
-        (N, heads, L, S) with ``average_attn_weights=False``.
+        ``key_padding_mask`` is (N, S), ``attn_mask`` (L, S) or (N * heads, L, S). ``is_causal`` is a hint that
+        ``attn_mask`` is the causal mask. Returns the output, shaped like the query, and with ``need_weights`` the
+        weights (N, L, S), or (N, heads, L, S) with ``average_attn_weights=False``.
         """
         if is_causal and attn_mask is None:
             raise RuntimeError("need attn_mask if specifying the is_causal hint")

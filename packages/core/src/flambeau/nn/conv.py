@@ -201,7 +201,7 @@ class _ConvTranspose(_Convolution):
         )
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """``output_size`` (spatial, or all sizes) picks among the sizes that a strided convolution maps to this input."""
+        """``output_size`` (spatial, or all) picks among the sizes that a strided convolution maps to this input."""
         extra = self.output_padding if output_size is None else self._output_padding_for(input, list(output_size))
         return self.function(
             input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation

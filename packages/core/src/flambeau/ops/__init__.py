@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import (  # noqa: F401 - families register their ops on import
+from ..backends import kernels as _kernels
+from . import (  # families register their ops on import
     _op,
     activation,
     attention,
@@ -12,6 +13,7 @@ from . import (  # noqa: F401 - families register their ops on import
     create,
     elementwise,
     index,
+    logic,
     loss,
     matmul,
     norm,
@@ -22,12 +24,12 @@ from . import (  # noqa: F401 - families register their ops on import
     shape,
     sort,
 )
-from ..backends import kernels as _kernels
 from . import methods as _methods
 from ._op import REGISTRY, composite, kernel, op
 
 _FAMILIES = (
-    elementwise, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample, create, random,
+    elementwise, logic, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample,
+    create, random,
 )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ if TYPE_CHECKING:  # the names below are collected, which a type checker cannot 
 
 _public = _collect()
 globals().update(_public)
-__all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])  # noqa: PLE0605
+__all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])
 
 
 def _name_clashes() -> None:

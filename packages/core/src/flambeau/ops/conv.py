@@ -62,7 +62,9 @@ def _check(input: Any, weight: Any, groups: int) -> None:
 @op(
     vjp={
         ("input", "weight", "bias"): lambda g, input, weight, stride, padding, dilation, groups, need: (
-            convolution_input_grad(g, weight, tuple(input.shape), stride, padding, dilation, groups) if need[0] else None,
+            convolution_input_grad(g, weight, tuple(input.shape), stride, padding, dilation, groups)
+            if need[0]
+            else None,
             convolution_weight_grad(g, input, tuple(weight.shape), stride, padding, dilation, groups)
             if need[1]
             else None,
@@ -124,8 +126,7 @@ def convolution_input_grad(xp, grad_output, weight, input_shape, stride, padding
     result = xp.zeros((n, input_shape[1], *full), grad_output.dtype)
     for position in np.ndindex(*kernel):
         where = tuple(
-            slice(i * d, i * d + s * (m - 1) + 1, s)
-            for i, d, s, m in zip(position, dilation, stride, out, strict=True)
+            slice(i * d, i * d + s * (m - 1) + 1, s) for i, d, s, m in zip(position, dilation, stride, out, strict=True)
         )
         result[(slice(None), slice(None), *where)] += columns[(slice(None), slice(None), *position)]
     crop = tuple(slice(p, p + s) for s, p in zip(input_shape[2:], padding, strict=True))
@@ -199,17 +200,23 @@ def _conv(rank: int, input: Any, weight: Any, bias: Any, stride: Any, padding: A
     return out if batched else squeeze(out, 0)
 
 
-def conv1d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+def conv1d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
     """Convolution of (N, C, L) with (O, C / groups, k)."""
     return _conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
-def conv2d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
     """Convolution of (N, C, H, W) with (O, C / groups, kh, kw)."""
     return _conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
-def conv3d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Any:
+def conv3d(
+    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
     """Convolution of (N, C, D, H, W) with (O, C / groups, kd, kh, kw)."""
     return _conv(3, input, weight, bias, stride, padding, dilation, groups)
 
@@ -235,16 +242,43 @@ def _conv_transpose(rank, input, weight, bias, stride, padding, output_padding, 
     return out if batched else squeeze(out, 0)
 
 
-def conv_transpose1d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Any:
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
     """Transposed convolution of (N, C, L) with (C, O / groups, k)."""
     return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def conv_transpose2d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Any:
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
     """Transposed convolution of (N, C, H, W) with (C, O / groups, kh, kw)."""
     return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def conv_transpose3d(input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: int = 1, dilation: Any = 1) -> Any:
+def conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
     """Transposed convolution of (N, C, D, H, W) with (C, O / groups, kd, kh, kw)."""
     return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)

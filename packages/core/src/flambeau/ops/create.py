@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from .. import backends, dtypes
+from ..device import CPU
 from ..device import device as _device
 from ..tensor import Tensor, to_array
+from ._op import op
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -44,6 +46,17 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     kind = ext_tensor.__dlpack_device__()[0]
     xp = backends.get(_device("cuda" if kind == 2 else "cpu")).xp
     return Tensor._wrap(xp.from_dlpack(ext_tensor))
+
+
+@op(
+    vjp=dict(input=lambda g, target, source: to_device(g, source, target)),
+    samples=lambda t: [(t(3, 4), CPU, CPU)],
+    ref=lambda x, target, source: x + 0,
+    method=False,
+)
+def to_device(xp, input, target, source):
+    """A copy on device `target` of an array on device `source`; gradients are copied back."""
+    return backends.get(target).from_host(backends.of(input).to_host(input), target)
 
 
 def _size(args: tuple) -> tuple:
@@ -158,9 +171,7 @@ def logspace(
     return _placed(np.logspace(start, end, steps, base=base).astype(kind.numpy), device, requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an (n, m) matrix of zeros."""
     kind = dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
     return _placed(np.eye(n, m, dtype=kind.numpy), device, requires_grad)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._op import normalize_dim, op
-from .elementwise import cast, logical_not
+from .logic import cast, logical_not
 from .reduce import sum
 from .shape import expand, reshape, unsqueeze
 
@@ -81,7 +81,10 @@ def _grid(xp: Any, index: Any, dim: int) -> tuple:
 
 @op(
     vjp=dict(input=lambda g, input_shape, dim, index: scatter_add_zeros(g, input_shape, dim, index)),
-    samples=lambda t: [(t(3, 4), 1, t(3, 2, low=0, high=4, dtype="int64")), (t(3, 4), 0, t(2, 4, low=0, high=3, dtype="int64"))],
+    samples=lambda t: [
+        (t(3, 4), 1, t(3, 2, low=0, high=4, dtype="int64")),
+        (t(3, 4), 0, t(2, 4, low=0, high=3, dtype="int64")),
+    ],
     ref=lambda x, dim, index: np.take_along_axis(x[: index.shape[0]] if dim == 1 else x, index, dim),
 )
 def gather(xp, input, dim, index):
@@ -142,7 +145,10 @@ def scatter(xp, input, dim, index, src):
 
 @op(
     vjp=dict(input=lambda g, input_shape, dim, index: _add_slices(g, input_shape, dim, index)),
-    samples=lambda t: [(t(3, 4), 0, t(5, low=0, high=3, dtype="int64")), (t(3, 4), -1, t(2, low=0, high=4, dtype="int64"))],
+    samples=lambda t: [
+        (t(3, 4), 0, t(5, low=0, high=3, dtype="int64")),
+        (t(3, 4), -1, t(2, low=0, high=4, dtype="int64")),
+    ],
     ref=lambda x, dim, index: np.take(x, index, dim),
 )
 def index_select(xp, input, dim, index):
@@ -210,7 +216,10 @@ def nonzero(input: Any, *, as_tuple: bool = False) -> Any:
 
 @op(
     vjp=dict(weight=lambda g, input, weight_shape, padding_idx: embedding_grad(g, input, weight_shape, padding_idx)),
-    samples=lambda t: [(t(2, 3, low=0, high=5, dtype="int64"), t(5, 4)), (t(4, low=0, high=5, dtype="int64"), t(5, 4), 1)],
+    samples=lambda t: [
+        (t(2, 3, low=0, high=5, dtype="int64"), t(5, 4)),
+        (t(4, low=0, high=5, dtype="int64"), t(5, 4), 1),
+    ],
     ref=lambda input, weight, padding_idx=None: np.take(weight, input, 0),
     method=False,
 )
@@ -228,7 +237,10 @@ def embedding(xp, input, weight, padding_idx=None):
 
 @op(
     vjp=dict(g=lambda g, index, padding_idx: _embed_unpadded(g, index, padding_idx)),
-    samples=lambda t: [(t(4, 3), t(4, low=0, high=5, dtype="int64"), (5, 3)), (t(4, 3), t(4, low=0, high=5, dtype="int64"), (5, 3), 1)],
+    samples=lambda t: [
+        (t(4, 3), t(4, low=0, high=5, dtype="int64"), (5, 3)),
+        (t(4, 3), t(4, low=0, high=5, dtype="int64"), (5, 3), 1),
+    ],
     method=False,
 )
 def embedding_grad(xp, g, index, shape, padding_idx=None):

@@ -8,8 +8,9 @@ import numpy as np
 
 from ._op import op
 from .activation import log_softmax, logsigmoid
-from .elementwise import abs, cast, clamp, exp, log, maximum, sqrt, where
+from .elementwise import abs, clamp, exp, log, maximum, sqrt, where
 from .index import gather, index_select
+from .logic import cast
 from .reduce import mean, sum
 from .shape import broadcast_tensors, reshape, squeeze, unsqueeze
 
@@ -68,9 +69,7 @@ def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float
     return _reduce(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
 
 
-def huber_loss(
-    input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None
-) -> Any:
+def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
     """Squared below `delta`, linear above (Huber 1964)."""
     input, target = _same("huber_loss", input, target)
     d = abs(input - target)
@@ -87,7 +86,7 @@ def huber_loss(
     ref=lambda p, y: -(y * np.log(p) + (1 - y) * np.log(1 - p)), promote="arith", method=False,
 )  # fmt: skip
 def bce(xp, input, target):
-    """-(target log(input) + (1 - target) log(1 - input)) with logarithms of at least -100; finite gradients at 0 and 1."""
+    """-(target log(input) + (1 - target) log(1 - input)), logarithms of at least -100; finite gradients at 0 and 1."""
     with np.errstate(divide="ignore"):
         yes, no = xp.log(input), xp.log1p(-input)
     return (target - 1) * xp.maximum(no, -100) - target * xp.maximum(yes, -100)
@@ -97,7 +96,8 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
     """Cross-entropy of probabilities; logarithms are limited to -100."""
     if tuple(input.shape) != tuple(target.shape):
         raise ValueError(
-            f"binary_cross_entropy: input has shape {list(input.shape)} but target {list(target.shape)}; make them equal"
+            f"binary_cross_entropy: input has shape {list(input.shape)} but target {list(target.shape)}; "
+            "make them equal"
         )
     loss = bce(input, target)
     return _reduce(loss if weight is None else loss * weight, reduction)
@@ -120,9 +120,7 @@ def binary_cross_entropy_with_logits(
     return _reduce(loss if weight is None else loss * weight, reduction)
 
 
-def nll_loss(
-    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
-) -> Any:
+def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
     """Minus the log-probability of the target class: input (N, C, …) or (C,), target (N, …) or () of class indices.
 
     With reduction "mean" the sum is divided by the summed class weights of the targets that count.
@@ -165,7 +163,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
-    """Cross-entropy of softmax(input): input (N, C, …) or (C,), target of class indices (N, …) or probabilities like input."""
+    """Cross-entropy of softmax(input), (N, C, …) or (C,); target: class indices (N, …) or probabilities like input."""
     dim = 1 if input.ndim > 1 else 0
     logp = log_softmax(input, dim)
     classes = input.shape[dim]
@@ -225,9 +223,7 @@ def hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, reduction
     return _reduce(where(target != 1, clamp(margin - input, 0.0), 0.0) + where(target != -1, input, 0.0), reduction)
 
 
-def margin_ranking_loss(
-    input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
-) -> Any:
+def margin_ranking_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean") -> Any:
     """max(0, -target * (input1 - input2) + margin)."""
     return _reduce(clamp(-target * (input1 - input2) + margin, 0.0), reduction)
 
@@ -247,9 +243,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     return sum((x1 / n1) * (x2 / n2), dim)
 
 
-def cosine_embedding_loss(
-    input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean"
-) -> Any:
+def cosine_embedding_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean") -> Any:
     """1 - cos where target is 1, max(0, cos - margin) where it is -1."""
     tiny = 1e-12
     squares = (sum(input1 * input1, -1) + tiny) * (sum(input2 * input2, -1) + tiny)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._op import op
-from .elementwise import conj
+from .logic import conj
 from .reduce import sum
 from .shape import permute, reshape, squeeze, transpose, unsqueeze
 
@@ -22,8 +22,8 @@ def _swap(x: Any) -> Any:
         other=lambda g, input, other_shape: _matmul_right(g, input, other_shape),
     ),
     samples=lambda t: [
-        (t(3, 4), t(4, 5)), (t(4), t(4)), (t(3, 4), t(4)), (t(4), t(4, 2)), (t(2, 3, 4), t(4, 5)), (t(2, 3, 4), t(2, 4, 2)),
-        (t(3, 4), t(2, 4, 5)), (t(2, 1, 3, 4), t(3, 4, 2)), (t(2, 3, 4), t(4)),
+        (t(3, 4), t(4, 5)), (t(4), t(4)), (t(3, 4), t(4)), (t(4), t(4, 2)), (t(2, 3, 4), t(4, 5)),
+        (t(2, 3, 4), t(2, 4, 2)), (t(3, 4), t(2, 4, 5)), (t(2, 1, 3, 4), t(3, 4, 2)), (t(2, 3, 4), t(4)),
     ],
     promote="arith",
     ref=lambda a, b: np.einsum("...ij,...jk->...ik", a, b) if min(a.ndim, b.ndim) > 1 else np.dot(a, b),

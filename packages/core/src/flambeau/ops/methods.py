@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends, dtypes
+from .. import dtypes
 from ..autograd.modes import mode
 from ..device import device as _device
 from ..tensor import Tensor
-from . import activation, create, elementwise, index, matmul, reduce, shape, sort
+from . import activation, create, elementwise, index, logic, matmul, reduce, shape, sort
 from . import random as _random
 
 
@@ -23,7 +23,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     if rounding_mode == "trunc":
         quotient = elementwise.trunc(elementwise.true_divide(input, other))
         kinds = [getattr(v, "array", v) for v in (input, other)]
-        return elementwise.cast(quotient, dtypes.result_numpy(kinds))
+        return logic.cast(quotient, dtypes.result_numpy(kinds))
     raise RuntimeError(f"rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
 
 
@@ -70,9 +70,7 @@ def _inplace(self: Tensor, compute: Any) -> Tensor:
                                   "use the out-of-place form")  # fmt: skip
     out = compute()
     if out.array.shape != self.array.shape:
-        raise RuntimeError(
-            f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(out.shape)}"
-        )
+        raise RuntimeError(f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(out.shape)}")
     if not np.can_cast(out.array.dtype, self.array.dtype, "same_kind") and out.array.dtype != self.array.dtype:
         raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {self.dtype}")
     self.array[...] = out.array
@@ -102,12 +100,14 @@ _INPLACE = (
 
 def _fill_(self: Tensor, value: Any) -> Tensor:
     """Sets every element."""
-    return _inplace(self, lambda: self.detach() * 0 + value if isinstance(value, Tensor) else create.full_like(self, value))
+    return _inplace(
+        self, lambda: self.detach() * 0 + value if isinstance(value, Tensor) else create.full_like(self, value)
+    )
 
 
 def _copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     """Takes over the values of `src`, broadcast and cast."""
-    return _inplace(self, lambda: elementwise.cast(shape.expand(src.to(self.device), tuple(self.shape)), self.array.dtype))
+    return _inplace(self, lambda: logic.cast(shape.expand(src.to(self.device), tuple(self.shape)), self.array.dtype))
 
 
 def _filler(draw: Any, doc: str) -> Any:
@@ -142,35 +142,18 @@ def to(
         elif isinstance(a, _device) or (isinstance(a, str | int) and not isinstance(a, bool)):
             device = a
         elif isinstance(a, bool):
-            non_blocking = a
+            pass  # non_blocking: every copy is waited for
         else:
             dtype = a
     out = self
     if dtype is not None and dtypes.as_dtype(dtype).numpy != out.array.dtype:
-        out = elementwise.cast(out, dtypes.as_dtype(dtype).numpy)
+        out = logic.cast(out, dtypes.as_dtype(dtype).numpy)
     if device is not None:
         place = _device(device)
         here = out.device
         if place.type != here.type or (place.index is not None and place.index != here.index and place.type == "cuda"):
-            out = _move(out, place)
+            out = create.to_device(out, place, here)
     return shape.clone(out) if copy and out is self else out
-
-
-def _move(t: Tensor, place: _device) -> Tensor:
-    source, target = backends.of(t.array), backends.get(place)
-    moved = Tensor._wrap(target.from_host(source.to_host(t.array), place))
-    if not (mode.grad and t.requires_grad):
-        return moved
-    return _Transfer(t, moved)
-
-
-def _Transfer(t: Tensor, moved: Tensor) -> Tensor:  # noqa: N802 - reads as the op that it is
-    """Records the copy between devices: its gradient is the copy back."""
-    home = t.device
-    op_record = elementwise.cast.op
-    raise NotImplementedError(
-        f"gradients through a copy from {home} ({op_record.name}) are not available yet; move the leaf before using it"
-    )
 
 
 def _typed(name: str) -> Any:
@@ -218,7 +201,9 @@ def _operator(function: Any) -> Any:
     """Returns NotImplemented for operands that are not numbers or arrays, so that Python can ask the other one."""
 
     def method(self: Tensor, other: Any) -> Any:
-        if isinstance(other, Tensor | int | float | bool | complex | np.ndarray | np.generic) or hasattr(other, "dtype"):
+        if isinstance(other, Tensor | int | float | bool | complex | np.ndarray | np.generic) or hasattr(
+            other, "dtype"
+        ):
             return function(self, other)
         return NotImplemented
 
@@ -230,7 +215,7 @@ def attach() -> None:
     e = elementwise
     for name, function in dict(
         add=e.add, sub=e.sub, mul=e.mul, truediv=div, floordiv=e.floor_divide, mod=e.remainder, pow=e.pow,
-        matmul=matmul.matmul, **{"and": e.bitwise_and, "or": e.bitwise_or, "xor": e.bitwise_xor},
+        matmul=matmul.matmul, **{"and": logic.bitwise_and, "or": logic.bitwise_or, "xor": logic.bitwise_xor},
     ).items():  # fmt: skip
         setattr(Tensor, f"__{name}__", _operator(function))
         setattr(Tensor, f"__r{name}__", _operator(_reverse(function)))
@@ -239,26 +224,28 @@ def attach() -> None:
         setattr(Tensor, f"__{name}__", getattr(e, name))
     Tensor.__truediv__ = e.true_divide  # type: ignore[attr-defined]
     for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-        setattr(Tensor, f"__{name}__", _operator(getattr(e, name)))
+        setattr(Tensor, f"__{name}__", _operator(getattr(logic, name)))
     Tensor.__hash__ = object.__hash__  # type: ignore[method-assign] # setting __eq__ must not remove it
     Tensor.__neg__, Tensor.__pos__, Tensor.__abs__ = e.neg, e.positive, e.abs  # type: ignore[attr-defined]
-    Tensor.__invert__ = e.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__invert__ = logic.bitwise_not  # type: ignore[attr-defined]
     Tensor.__getitem__, Tensor.__setitem__ = _getitem, _setitem  # type: ignore[attr-defined]
 
     for function in (
         div, shape.flatten, shape.unflatten, shape.split, shape.chunk, shape.unbind, shape.movedim, shape.t,
-        shape.repeat_interleave, shape.broadcast_to, reduce.var, reduce.std, reduce.max, reduce.min, reduce.norm, reduce.nansum,
-        reduce.logcumsumexp, index.index_add, index.take_along_dim, index.masked_select, index.nonzero, sort.sort, sort.topk, sort.unique,
+        shape.repeat_interleave, shape.broadcast_to, reduce.var, reduce.std, reduce.max, reduce.min, reduce.norm,
+        reduce.nansum, reduce.logcumsumexp, index.index_add, index.take_along_dim, index.masked_select, index.nonzero,
+        sort.sort, sort.topk, sort.unique,
         matmul.mm, matmul.bmm, matmul.mv, matmul.dot, matmul.outer, matmul.addmm, matmul.baddbmm,
-        activation.logit, elementwise.conj, _random.bernoulli, _random.multinomial,
+        activation.logit, logic.conj, _random.bernoulli, _random.multinomial,
     ):  # fmt: skip
         setattr(Tensor, function.__name__, function)
     for function in (shape.reshape, shape.permute, shape.expand, shape.repeat, shape.flip):
         setattr(Tensor, function.__name__, _varargs(function))
     for alias, target in dict(
-        view="reshape", subtract="sub", multiply="mul", divide="div", negative="neg", absolute="abs", swapaxes="transpose",
-        swapdims="transpose", tile="repeat", arccos="acos", arcsin="asin", arctan="atan", greater="gt", less="lt",
-        greater_equal="ge", less_equal="le", not_equal="ne", clip="clamp", moveaxis="movedim", ger="outer", fix="trunc",
+        view="reshape", subtract="sub", multiply="mul", divide="div", negative="neg", absolute="abs",
+        swapaxes="transpose", swapdims="transpose", tile="repeat", arccos="acos", arcsin="asin", arctan="atan",
+        greater="gt", less="lt", greater_equal="ge", less_equal="le", not_equal="ne", clip="clamp",
+        moveaxis="movedim", ger="outer", fix="trunc",
     ).items():  # fmt: skip
         setattr(Tensor, alias, getattr(Tensor, target))
     Tensor.reshape_as = lambda self, other: shape.reshape(self, tuple(other.shape))  # type: ignore[attr-defined]
@@ -267,7 +254,7 @@ def attach() -> None:
     Tensor.where = lambda self, condition, other: e.where(condition, self, other)  # type: ignore[attr-defined]
     Tensor.T = property(lambda self: shape.permute(self, tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]
     Tensor.mT = property(lambda self: shape.transpose(self, -1, -2))  # type: ignore[attr-defined]
-    Tensor.real, Tensor.imag = property(e.real), property(e.imag)  # type: ignore[attr-defined]
+    Tensor.real, Tensor.imag = property(logic.real), property(logic.imag)  # type: ignore[attr-defined]
 
     for name in _INPLACE.split():
         setattr(Tensor, name + "_", _make_inplace(getattr(Tensor, name)))

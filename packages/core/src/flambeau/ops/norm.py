@@ -155,7 +155,8 @@ def native_layer_norm(xp, input, normalized_shape, weight, bias, eps):
     k = len(normalized_shape)
     if tuple(input.shape[input.ndim - k :]) != tuple(normalized_shape):
         raise RuntimeError(
-            f"the last dimensions of the input {list(input.shape)} must be the normalized_shape {list(normalized_shape)}"
+            f"the last dimensions of the input {list(input.shape)} must be the normalized_shape "
+            f"{list(normalized_shape)}"
         )
     axes = tuple(range(input.ndim - k, input.ndim))
     x = input.astype(np.float32) if input.dtype.itemsize == 2 else input

@@ -32,9 +32,13 @@ def _sizes(shape: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation:
 def _windows(kernel: tuple, stride: tuple, dilation: tuple, out: tuple) -> Any:
     """For each kernel position: the strided slice of the padded input that it sees."""
     for position in np.ndindex(*kernel):
-        yield position, (slice(None), slice(None)) + tuple(
-            slice(i * d, i * d + s * (m - 1) + 1, s)
-            for i, d, s, m in zip(position, dilation, stride, out, strict=True)
+        yield (
+            position,
+            (slice(None), slice(None))
+            + tuple(
+                slice(i * d, i * d + s * (m - 1) + 1, s)
+                for i, d, s, m in zip(position, dilation, stride, out, strict=True)
+            ),
         )
 
 
@@ -192,17 +196,41 @@ def _max(rank, input, kernel_size, stride, padding, dilation, ceil_mode, return_
     return out if return_indices else out[0]
 
 
-def max_pool1d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Largest element of each window of (N, C, L); with indices when asked for."""
     return _max(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def max_pool2d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Largest element of each window of (N, C, H, W); with indices when asked for."""
     return _max(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-def max_pool3d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Largest element of each window of (N, C, D, H, W); with indices when asked for."""
     return _max(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
@@ -214,17 +242,40 @@ def _avg(rank, input, kernel_size, stride, padding, ceil_mode, count_include_pad
     return _pooled(rank, input, lambda x: avg_pool(x, *args))
 
 
-def avg_pool1d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True) -> Any:
+def avg_pool1d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Any:
     """Mean of each window of (N, C, L)."""
     return _avg(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
-def avg_pool2d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None) -> Any:
+def avg_pool2d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
     """Mean of each window of (N, C, H, W)."""
     return _avg(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def avg_pool3d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: Any = None) -> Any:
+def avg_pool3d(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
     """Mean of each window of (N, C, D, H, W)."""
     return _avg(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 

@@ -85,7 +85,7 @@ def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
 def multinomial(
     input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
 ) -> Tensor:
-    """Indices drawn with probabilities proportional to the rows of `input`: (n,) or (m, n) -> (num_samples,) or (m, …)."""
+    """Indices drawn with chances proportional to the rows of `input`: (n,) -> (num_samples,), (m, n) -> (m, …)."""
     weights = backends.of(input.array).to_host(input.array).astype(np.float64)
     rows = weights.reshape(-1, weights.shape[-1])
     if (rows < 0).any() or not np.isfinite(rows).all() or (rows.sum(1) <= 0).any():

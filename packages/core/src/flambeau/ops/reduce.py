@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ._op import normalize_dim, op
-from .elementwise import abs, cast, conj, exp, eq, log, mul, pow, sqrt, true_divide, where
+from .elementwise import abs, exp, log, mul, pow, sqrt, true_divide, where
+from .logic import cast, conj, eq
 from .shape import cat, expand, flip, reshape
 
 ValuesIndices = namedtuple("ValuesIndices", ["values", "indices"])
@@ -70,9 +71,7 @@ def sum(xp, input, dim=None, keepdim=False, dtype=None):
 def sum_to(xp, input, shape):
     """The sum over what broadcasting `shape` to the input's shape repeats."""
     lead = input.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(
-        i + lead for i, n in enumerate(shape) if n == 1 and input.shape[i + lead] != 1
-    )
+    axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and input.shape[i + lead] != 1)
     wide = _wide(input.dtype)
     out = xp.sum(input, axes, dtype=wide, keepdims=True) if axes else input
     return out.reshape(shape) if wide is None else out.reshape(shape).astype(input.dtype)
@@ -103,11 +102,17 @@ def _count(shape: tuple, dim: Any) -> int:
     return builtins.max(math.prod(n for n, k in zip(shape, kept, strict=True) if k == 1), 1)
 
 
+def _freedom(shape: tuple, dim: Any, correction: Any) -> Any:
+    """Degrees of freedom of a variance; hardly above 0 where there are none."""
+    count = _count(shape, dim)
+    return count - correction if count > correction else 1e-300
+
+
 @op(
     vjp=dict(
         input=lambda g, input, input_shape, dim, correction, keepdim: _spread(g, input_shape, dim, keepdim)
         * (input - mean(input, dim, True))
-        * (2.0 / builtins.max(_count(input_shape, dim) - correction, 0 if _count(input_shape, dim) > correction else 1e-300))
+        * (2.0 / _freedom(input_shape, dim, correction))
     ),
     samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(3, 4), 0, 0, True)],
     ref=lambda x, dim=None, correction=1, keepdim=False: np.square(x - x.mean(axis=dim, keepdims=True)).sum(
@@ -124,7 +129,7 @@ def variance(xp, input, dim=None, correction=1, keepdim=False):
 
 
 def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple:
-    """(dim, correction) from PyTorch's two spellings: `unbiased` (which may stand in the place of dim) and `correction`."""
+    """(dim, correction) from PyTorch's spellings: `unbiased` (which may stand in the place of dim) and `correction`."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None:
@@ -359,7 +364,7 @@ def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, dty
 
 def nansum(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The sum with NaN counted as 0."""
-    from .elementwise import isnan
+    from .logic import isnan
 
     return sum(where(isnan(input), 0.0, input), dim, keepdim)
 

@@ -59,9 +59,7 @@ def upsample_linear(xp, input, size, align_corners, scales):
 
 
 @op(
-    vjp=dict(
-        g=lambda g, g_shape, align_corners, scales: upsample_linear(g, tuple(g_shape[2:]), align_corners, scales)
-    ),
+    vjp=dict(g=lambda g, g_shape, align_corners, scales: upsample_linear(g, tuple(g_shape[2:]), align_corners, scales)),
     samples=lambda t: [(t(2, 3, 8, 10), (2, 3, 4, 5), False, (None, None))],
     method=False,
 )

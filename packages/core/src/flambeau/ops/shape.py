@@ -100,7 +100,9 @@ def unsqueeze(xp, input, dim):
 
 
 @op(
-    vjp=dict(input=lambda g, input_shape, dim, start, length: pad_constant(g, _around(input_shape, dim, start, length))),
+    vjp=dict(
+        input=lambda g, input_shape, dim, start, length: pad_constant(g, _around(input_shape, dim, start, length))
+    ),
     samples=lambda t: [(t(5, 3), 0, 1, 3), (t(2, 6), -1, 2, 2)],
     ref=lambda x, dim, start, length: np.take(x, range(start, start + length), dim),
     view=True,
@@ -384,9 +386,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     widths = [(0, 0)] * lead + pairs
     if mode == "constant":
         if any(a < 0 or b < 0 for a, b in widths):
-            crop = tuple(
-                slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, widths, strict=True)
-            )
+            crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, widths, strict=True))
             input = input[crop]
             widths = [(max(a, 0), max(b, 0)) for a, b in widths]
         return pad_constant(input, widths, 0.0 if value is None else value)

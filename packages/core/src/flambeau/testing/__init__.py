@@ -11,8 +11,8 @@ from typing import Any
 _HOME = {
     "OpCase": "cases",
     "assert_close": "compare",
-    "gradcheck": "gradcheck",
-    "gradgradcheck": "gradcheck",
+    "gradcheck": "gradients",
+    "gradgradcheck": "gradients",
     "op_cases": "cases",
     "ModelConformance": "conformance",
     "PluginConformance": "conformance",

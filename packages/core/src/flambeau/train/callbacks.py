@@ -4,7 +4,7 @@ Order, for each of the four moments the callbacks in the order of their list:
 
 - ``on_start(run)`` once, after a resumed state is restored;
 - ``on_step(run)`` after each optimizer step, when schedule and EMA have moved;
-- ``on_epoch(run, row)`` after each epoch and its evaluation, before the checkpoint; `row` is the new line of the history;
+- ``on_epoch(run, row)`` after each epoch and its evaluation, before the checkpoint; `row` is the history's new line;
 - ``on_end(run)`` once, also when an error or Ctrl-C ends the run (then ``run.finished`` is False).
 
 A callback may set ``run.stop = True``. One with ``state_dict``/``load_state_dict`` is saved in the checkpoints.
@@ -49,7 +49,9 @@ class EarlyStopping(Callback):
         mode: "min" if lower is better, "max" if higher.
     """
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 5, mode: Mode = "min", min_delta: float = 0.0) -> None:
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 5, mode: Mode = "min", min_delta: float = 0.0
+    ) -> None:
         if patience < 1:
             raise ValueError(f"EarlyStopping: patience must be at least 1, not {patience}")
         self.monitor, self.patience, self.mode, self.min_delta = monitor, patience, mode, min_delta

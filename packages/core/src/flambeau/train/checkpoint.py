@@ -78,11 +78,13 @@ class CheckpointFolder:
         return self.last.exists() or self.previous.exists()
 
     def save(self, state: Any, best: bool = False) -> None:
-        """Writes `state` as the newest checkpoint; the newest so far becomes ``previous``. Also as ``best`` if asked."""
+        """Writes `state` as the newest checkpoint; the newest so far becomes ``previous``. As ``best`` too if asked."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FlambeauError(f"cannot create {self.path}: {error.strerror}", "choose another output folder") from error
+            raise FlambeauError(
+                f"cannot create {self.path}: {error.strerror}", "choose another output folder"
+            ) from error
         fresh = self.path / "new.safetensors"
         write_checkpoint(fresh, state)
         # At every moment one of last and previous is whole: a crash between the two renames leaves previous.

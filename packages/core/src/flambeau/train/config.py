@@ -23,8 +23,8 @@ _NONE = ("none", "null", "")
 def from_options(cls: type[D], options: Mapping[str, Any]) -> D:
     """Builds the dataclass `cls` from `options`, converting texts to the types of the fields.
 
-    Understood: bool, int, float, str, Path, enums, Literal, ``X | None``, list/tuple of those (``"1,2,3"``), dict (JSON),
-    and nested dataclasses (``"a.b"`` or a mapping).
+    Understood: bool, int, float, str, Path, enums, Literal, ``X | None``, list/tuple of those (``"1,2,3"``), dict
+    (JSON), and nested dataclasses (``"a.b"`` or a mapping).
 
     Raises:
         UsageError: an unknown key (with a suggestion), a missing one, or a value that does not fit.
@@ -120,7 +120,9 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
                 return choice
         close = difflib.get_close_matches(str(value), [str(a) for a in arguments], n=1)
         mend = f"did you mean {close[0]!r}? " if close else ""
-        raise UsageError(f"option {key}={value!r} is not one of its choices", f"{mend}choose {', '.join(map(str, arguments))}")
+        raise UsageError(
+            f"option {key}={value!r} is not one of its choices", f"{mend}choose {', '.join(map(str, arguments))}"
+        )
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_options(hint, value)  # type: ignore[arg-type]
     if origin in (list, tuple):
@@ -155,7 +157,9 @@ def _convert_scalar(value: Any, hint: Any, key: str) -> Any:
             return value if isinstance(value, hint) else hint(value)
     except (ValueError, TypeError, OverflowError):
         pass
-    raise UsageError(f"option {key}={value!r} is not {_type_name(hint)}", f"give {key} a value of type {_type_name(hint)}")
+    raise UsageError(
+        f"option {key}={value!r} is not {_type_name(hint)}", f"give {key} a value of type {_type_name(hint)}"
+    )
 
 
 def _convert_sequence(value: Any, origin: Any, arguments: tuple[Any, ...], hint: Any, key: str) -> Any:
@@ -167,7 +171,9 @@ def _convert_sequence(value: Any, origin: Any, arguments: tuple[Any, ...], hint:
         kind = arguments[0] if arguments else str
         return origin(_convert(item, kind, key) for item in value)
     if len(value) != len(arguments):
-        raise UsageError(f"option {key} needs {len(arguments)} values, not {len(value)}", "separate the values by commas")
+        raise UsageError(
+            f"option {key} needs {len(arguments)} values, not {len(value)}", "separate the values by commas"
+        )
     return tuple(_convert(item, kind, key) for item, kind in zip(value, arguments, strict=True))
 
 
@@ -178,9 +184,9 @@ def _convert_dict(value: Any, key: str) -> dict[str, Any]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise UsageError(f"option {key} is not JSON: {error}", "write for example {\"a\": 1}") from error
+            raise UsageError(f"option {key} is not JSON: {error}", 'write for example {"a": 1}') from error
     if not isinstance(value, Mapping):
-        raise UsageError(f"option {key}={value!r} is not a JSON object", "write for example {\"a\": 1}")
+        raise UsageError(f"option {key}={value!r} is not a JSON object", 'write for example {"a": 1}')
     return dict(value)
 
 

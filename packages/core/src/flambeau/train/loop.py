@@ -1,9 +1,9 @@
 """The training loop, in one sitting.
 
 `fit` walks a loader for a number of epochs. What it is given says what a step is: ``step(model, batch)`` returns
-``(loss_sum, count)`` or ``(loss_sum, count, samples)``: the loss summed over what it averages (samples, pixels, tokens),
-how many of these there were, and the number of samples where that differs. Hence the mean over several accumulated
-batches, a short last batch or padded sequences is exact, whatever the split.
+``(loss_sum, count)`` or ``(loss_sum, count, samples)``: the loss summed over what it averages (samples, pixels,
+tokens), how many of these there were, and the number of samples where that differs. Hence the mean over several
+accumulated batches, a short last batch or padded sequences is exact, whatever the split.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def fit(
     Args:
         step: ``step(model, batch) -> (loss_sum, count)`` or ``(loss_sum, count, samples)``.
         loader: batches; one with ``state_dict`` (`DataLoader`) can be resumed in the middle of an epoch.
-        schedule: a learning-rate schedule; its ``step()`` is called after each optimizer step or epoch (`schedule_unit`).
+        schedule: a learning-rate schedule; its ``step()`` comes after each optimizer step or epoch (`schedule_unit`).
         clip: largest allowed norm of the gradient.
         accumulate: batches an optimizer step; the gradient is that of the mean over all of them.
         ema: averaged weights (``update_parameters(model)``, ``module``); evaluated in place of the model.
@@ -195,7 +195,7 @@ def _train_epoch(run: Run, step: Step, clip: float | None, accumulate: int, sche
         if not math.isfinite(value):
             raise _not_finite(run, value)
         if number:
-            # Alone, a batch is divided before backward; in a group the sum of gradients is divided by the group's count.
+            # Alone, a batch is divided before backward; in a group the summed gradient by the group's count.
             (loss_sum / number if accumulate == 1 else loss_sum).backward()
         loss, count, waiting = loss + value, count + number, waiting + 1
         run.counters.step += 1
@@ -260,4 +260,6 @@ def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
 
 def _not_finite(run: Run, value: float) -> FlambeauError:
     where = f"epoch {run.counters.epoch + 1}, batch {run.counters.step + 1} of the run"
-    return FlambeauError(f"the loss is {value} at {where}", "lower the learning rate, set clip, or check the data for NaN")
+    return FlambeauError(
+        f"the loss is {value} at {where}", "lower the learning rate, set clip, or check the data for NaN"
+    )

@@ -1,8 +1,9 @@
 """Streaming metrics: they keep counts, never predictions, so they use the same memory for any number of samples.
 
-Every metric has ``update(...)``, ``compute()``, ``reset()``, and ``state_dict()``/``load_state_dict()``. They take Tensors or
-arrays. Class scores have their classes in dimension 1: (N, C) or (N, C, H, W), with targets (N) or (N, H, W). NaN is refused
-where it arrives, since it would otherwise hide in an average. ``compute()`` before any sample is an error.
+Every metric has ``update(...)``, ``compute()``, ``reset()``, and ``state_dict()``/``load_state_dict()``. They take
+Tensors or arrays. Class scores have their classes in dimension 1: (N, C) or (N, C, H, W), with targets (N) or
+(N, H, W). NaN is refused where it arrives, since it would otherwise hide in an average. ``compute()`` before any sample
+is an error.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Metric:
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, as plain data and arrays."""
-        return {name: np.copy(value) if isinstance(value := getattr(self, name), np.ndarray) else value for name in self._fields}
+        return {
+            name: np.copy(value) if isinstance(value := getattr(self, name), np.ndarray) else value
+            for name in self._fields
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes saved counts over."""
@@ -55,18 +59,25 @@ class Metric:
             array = array.astype(np.float32)  # bfloat16 and other types that NumPy does not know
         if array.dtype.kind == "f" and np.isnan(array).any():
             name = type(self).__name__
-            raise FlambeauError(f"{name}: the {what} contain NaN", "look for what makes it: flambeau.autograd.detect_anomaly()")
+            raise FlambeauError(
+                f"{name}: the {what} contain NaN", "look for what makes it: flambeau.autograd.detect_anomaly()"
+            )
         return array
 
     def _need(self, count: Any) -> None:
         if not count:
-            raise FlambeauError(f"{type(self).__name__}: there are no samples to compute it from", "is the dataset empty?")
+            raise FlambeauError(
+                f"{type(self).__name__}: there are no samples to compute it from", "is the dataset empty?"
+            )
 
 
 class Mean(Metric):
     """Weighted mean of numbers, such as a loss: ``update(value, weight)``.
 
-    >>> mean = Mean(); mean.update(1.0, 3); mean.update(5.0); mean.compute()
+    >>> mean = Mean()
+    >>> mean.update(1.0, 3)
+    >>> mean.update(5.0)
+    >>> mean.compute()
     2.0
     """
 
@@ -95,7 +106,9 @@ class Accuracy(Metric):
 
     Equal scores rank by class number, as ``argmax`` does. Targets equal to `ignore_index` do not count.
 
-    >>> accuracy = Accuracy(); accuracy.update([[0.1, 0.9], [0.8, 0.2]], [1, 1]); accuracy.compute()
+    >>> accuracy = Accuracy()
+    >>> accuracy.update([[0.1, 0.9], [0.8, 0.2]], [1, 1])
+    >>> accuracy.compute()
     0.5
     """
 
@@ -176,7 +189,9 @@ class MeanIoU(ConfusionMatrix):
 
     A class that occurs neither in targets nor in predictions has no value and is left out of the mean.
 
-    >>> iou = MeanIoU(3, ignore_index=255); iou.update([[0, 1, 1, 0]], [[0, 1, 0, 255]]); iou.compute()
+    >>> iou = MeanIoU(3, ignore_index=255)
+    >>> iou.update([[0, 1, 1, 0]], [[0, 1, 0, 255]])
+    >>> iou.compute()
     0.5
     """
 
@@ -192,7 +207,9 @@ class MeanIoU(ConfusionMatrix):
 class F1(ConfusionMatrix):
     """F1 score of class predictions: ``average`` "macro" (over the classes that occur), "micro", "weighted" or "none".
 
-    >>> f1 = F1(2); f1.update([0, 1, 1, 1], [0, 1, 0, 1]); round(f1.compute(), 4)
+    >>> f1 = F1(2)
+    >>> f1.update([0, 1, 1, 1], [0, 1, 0, 1])
+    >>> round(f1.compute(), 4)
     0.7333
     """
 
@@ -276,8 +293,8 @@ class RMSE(_Errors):
 class R2(_Errors):
     """Coefficient of determination, 1 - SSE / SST; of several outputs (N, D) the mean over outputs.
 
-    A constant target gives 1 when met exactly, else 0. The sums are merged batch by batch (Chan et al., 1979), which stays
-    accurate for targets far from zero.
+    A constant target gives 1 when met exactly, else 0. The sums are merged batch by batch (Chan et al., 1979), which
+    stays accurate for targets far from zero.
     """
 
     _fields = ("count", "mean", "spread", "squares")
@@ -351,7 +368,9 @@ def _as_labels(guess: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
     if guess.shape != labels.shape:
         raise ValueError(f"{name}: predictions of shape {guess.shape} do not fit targets of shape {labels.shape}")
     if guess.dtype.kind == "f":
-        raise ValueError(f"{name}: predictions of shape {guess.shape} must be class numbers; scores have one dimension more")
+        raise ValueError(
+            f"{name}: predictions of shape {guess.shape} must be class numbers; scores have one dimension more"
+        )
     return guess
 
 
@@ -360,7 +379,9 @@ def _check_range(labels: np.ndarray, classes: int, what: str, name: str) -> None
         raise ValueError(f"{name}: the {what} must be class numbers, not {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         wrong = int(labels.min() if labels.min() < 0 else labels.max())
-        raise ValueError(f"{name}: the {what} contain class {wrong}, but there are {classes} classes; set ignore_index?")
+        raise ValueError(
+            f"{name}: the {what} contain class {wrong}, but there are {classes} classes; set ignore_index?"
+        )
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:

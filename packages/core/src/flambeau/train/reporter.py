@@ -76,7 +76,9 @@ class PlainReporter(Callback):
         self._spoke = now
         rate = (run.counters.step - self._first) / (now - self._began)
         total = run.epochs * run.batches if run.batches else None
-        place = f"epoch {run.counters.epoch + 1}/{run.epochs}, batch {run.counters.step}" + (f"/{total}" if total else "")
+        place = f"epoch {run.counters.epoch + 1}/{run.epochs}, batch {run.counters.step}" + (
+            f"/{total}" if total else ""
+        )
         left = f", {_clock((total - run.counters.step) / rate)} left" if total and rate else ""
         self._say(f"{place}: loss {run.recent_loss:.4g}, {rate:.3g} batches/s{left}")
 
@@ -106,7 +108,7 @@ class HistoryWriter(Callback):
 
 
 class LearningCurve(Callback):
-    """Draws ``curve.png``: losses on the left axis, metrics on the right, by epoch. Needs matplotlib (extra ``[plot]``).
+    """Draws ``curve.png``: losses on the left axis, metrics on the right. Needs matplotlib (extra ``[plot]``).
 
     Without matplotlib one line on stderr says how to get it, and the run goes on.
     """
@@ -170,7 +172,9 @@ def _line(run: Run, row: dict[str, Any]) -> str:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
-    return {name: f"{value:.4g}" for name, value in row.items() if name not in COUNTERS and isinstance(value, (int, float))}
+    return {
+        name: f"{value:.4g}" for name, value in row.items() if name not in COUNTERS and isinstance(value, (int, float))
+    }
 
 
 def _jsonable(value: Any) -> Any:

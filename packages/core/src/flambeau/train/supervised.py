@@ -1,7 +1,7 @@
 """The supervised trainer: classification, regression, segmentation — whatever has inputs, targets, a loss and metrics.
 
-`run` is a composition of the pieces of ``flambeau.train`` that one can copy and change: data loaders, an optimizer with a
-schedule, the loop, an evaluation, checkpoints, the files of a run folder:
+`run` is a composition of the pieces of ``flambeau.train`` that one can copy and change: data loaders, an optimizer
+with a schedule, the loop, an evaluation, checkpoints, the files of a run folder:
 
     config.json  history.jsonl  history.csv  curve.png  model.safetensors  checkpoints/
 """
@@ -290,7 +290,8 @@ def run(
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
         accumulate=options.accumulate, ema=ema, evaluate=None if valid_data is None else validate, monitor=monitor,
-        mode=mode, callbacks=watchers, checkpoints=checkpoints, checkpoint_every=options.checkpoint_every, resume=resume,
+        mode=mode, callbacks=watchers, checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
+        resume=resume,
     )  # fmt: skip
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}

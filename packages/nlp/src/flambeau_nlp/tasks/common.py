@@ -47,4 +47,5 @@ def write_result(text: str, source: str, output: str | None, several: bool, endi
 
 def failure(source: str, error: FlambeauError) -> dict[str, str]:
     """The record of an input that failed."""
-    return {"input": source, "error": error.cause.removeprefix(f"{source}: "), "mend": error.mend}
+    cause = error.cause.removeprefix(source).lstrip(": ")  # whoever prints a record names its input
+    return {"input": source, "error": cause, "mend": error.mend}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flambeau.errors import UsageError
-from flambeau.plugins import create_model, load_model
+from flambeau.plugins import create_model
 from flambeau.train import from_options, supervised
 
 from ..data import Windows, open_text
 from ..metrics import TokenPerplexity
-from ..tasks.language_modelling import character_ids, score
+from ..tasks.language_modelling import character_ids, load_language_model, score
 from .common import PLUGIN, token_loss
 
 
@@ -68,7 +68,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
         plugin=PLUGIN,
         resume=resume,
     )
-    return score(load_model(output).to(settings.device), held_out, settings.batch_size)
+    return score(load_language_model(output, settings.device), held_out, settings.batch_size)
 
 
 def model_config(text: str, settings: LanguageModelOptions) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flambeau.errors import FlambeauError, UsageError
-from flambeau.plugins import create_model, load_model
+from flambeau.plugins import create_model
 from flambeau.train import from_options, supervised
 
 from ..data import PAD, Pairs, open_pairs
 from ..metrics import TokenPerplexity
-from ..tasks.translation import collate, samples, score, teacher_forcing
+from ..tasks.translation import collate, load_translator, samples, score, teacher_forcing
 from ..tokenizer import train_tokenizer
 from .common import PLUGIN, token_loss
 
@@ -87,7 +87,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
         predict=teacher_forcing,
         collate_fn=collate,
     )
-    return score(load_model(output).to(settings.device), validation, settings.batch_size, beam=1)
+    return score(load_translator(output, settings.device), validation, settings.batch_size, beam=1)
 
 
 def open_training_pairs(data: str, settings: Seq2SeqOptions) -> tuple[Pairs, Pairs]:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import flambeau
 from flambeau.errors import FlambeauError, UsageError
-from flambeau.plugins import create_model, load_model
+from flambeau.plugins import create_model
 from flambeau.train import Accuracy, from_options, supervised
 
 from ..data import Labelled, ListDataset, open_labelled, pad_batch
 from ..models.text_cnn import words_of
-from ..tasks.text_classification import score
+from ..tasks.text_classification import load_classifier, score
 from .common import PLUGIN
 
 
@@ -88,7 +88,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
         resume=resume,
         collate_fn=collate,
     )
-    return score(load_model(output).to(settings.device), validation)
+    return score(load_classifier(output, settings.device), validation)
 
 
 def collate(samples: list[tuple[list[int], int]]) -> tuple[Any, Any]:

@@ -1,0 +1,1 @@
+"""Trainers of agents: one readable file for each algorithm."""

@@ -1,0 +1,1 @@
+"""What is done with the networks: scores on a data set, predictions for files."""

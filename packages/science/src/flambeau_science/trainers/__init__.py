@@ -1,0 +1,1 @@
+"""Trainers for measurements: one readable file for each way of training."""
