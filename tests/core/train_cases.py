@@ -15,7 +15,8 @@ from flambeau.train import F1, Accuracy, Callback, supervised
 class Images(Dataset):
     """Noisy pictures of three classes; the noise is drawn anew each epoch."""
 
-    def __init__(self, n, seed=0):
+    def __init__(self, n, seed=0, noise=1.0):
+        self.noise = noise
         rng = np.random.default_rng(seed)
         self.labels = rng.integers(0, 3, n)
         self.images = rng.normal(size=(n, 2, 6, 6)).astype(np.float32)
@@ -26,7 +27,7 @@ class Images(Dataset):
 
     def __getitem__(self, index):
         noise = sample_rng().normal(size=(2, 6, 6)).astype(np.float32)
-        return self.images[index] + noise, int(self.labels[index])
+        return self.images[index] + np.float32(self.noise) * noise, int(self.labels[index])
 
 
 def network():
@@ -54,7 +55,7 @@ class Quiet(Callback):
 
 def train(folder, resume=False, seconds=0.0, options=OPTIONS, callbacks=()):
     return supervised.run(
-        network, Images(52), Images(20, seed=1), loss=supervised.cross_entropy(label_smoothing=0.1),
+        network, Images(52), Images(20, seed=1, noise=0.0), loss=supervised.cross_entropy(label_smoothing=0.1),
         metrics={"accuracy": Accuracy(), "f1": F1(3)}, options=options, output=folder, model_id="tests/small",
         config={"a": 1}, plugin="tests", resume=resume, progress=Quiet(seconds), callbacks=callbacks,
     )  # fmt: skip

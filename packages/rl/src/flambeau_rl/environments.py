@@ -48,7 +48,9 @@ def make_environment(name: str, **options: Any) -> Any:
         problem = f"its observations are {observations}, only vectors of numbers are understood"
     if problem:
         environment.close()
-        raise UsageError(f"environment {name!r}: {problem}", "choose one such as CartPole-v1, Acrobot-v1 or LunarLander-v3")
+        raise UsageError(
+            f"environment {name!r}: {problem}", "choose one such as CartPole-v1, Acrobot-v1 or LunarLander-v3"
+        )
     return environment
 
 

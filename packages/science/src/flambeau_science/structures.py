@@ -21,10 +21,13 @@ from flambeau.data import Dataset
 from flambeau.errors import FlambeauError, UsageError
 
 ELEMENTS = (
-    "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr Nb Mo "
-    "Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl "
-    "Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr"
-).split()
+    "H", "He", "Li", "Be", "B", "C", "N", "O", "F", "Ne", "Na", "Mg", "Al", "Si", "P", "S", "Cl", "Ar", "K", "Ca", "Sc",
+    "Ti", "V", "Cr", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Ga", "Ge", "As", "Se", "Br", "Kr", "Rb", "Sr", "Y", "Zr",
+    "Nb", "Mo", "Tc", "Ru", "Rh", "Pd", "Ag", "Cd", "In", "Sn", "Sb", "Te", "I", "Xe", "Cs", "Ba", "La", "Ce", "Pr",
+    "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm", "Yb", "Lu", "Hf", "Ta", "W", "Re", "Os", "Ir", "Pt",
+    "Au", "Hg", "Tl", "Pb", "Bi", "Po", "At", "Rn", "Fr", "Ra", "Ac", "Th", "Pa", "U", "Np", "Pu", "Am", "Cm", "Bk",
+    "Cf", "Es", "Fm", "Md", "No", "Lr",
+)  # fmt: skip
 NUMBERS = {symbol: number for number, symbol in enumerate(ELEMENTS, 1)}
 BOHR = 0.529177210903  # Å (CODATA 2018)
 ENERGY_UNITS = {"eV": 1.0, "hartree": 27.211386245988, "kcal/mol": 0.0433641153087705}
@@ -59,11 +62,11 @@ class Structure:
 class Neighbours(NamedTuple):
     """The atoms within the cutoff of each atom, padded to the largest number.
 
-    index (A, K): the other atom. offset (A, K, 3): added to the other atom's position, Å. Padding points at the atom
+    atoms (A, K): the other atom. offset (A, K, 3): added to the other atom's position, Å. Padding points at the atom
     itself from outside of the cutoff, so that it has no weight and no gradient.
     """
 
-    index: np.ndarray
+    atoms: np.ndarray
     offset: np.ndarray
 
 
@@ -90,7 +93,8 @@ def neighbours(structure: Structure, cutoff: float) -> Neighbours:
     if len(positions) > 1 and distances.min() < TOO_CLOSE:
         one, other = np.unravel_index(distances.argmin(), distances.shape)
         raise FlambeauError(
-            f"atoms {one + 1} and {other + 1} are {distances.min():.3f} Å apart", "check the positions and their unit (Å)"
+            f"atoms {one + 1} and {other + 1} are {distances.min():.3f} Å apart",
+            "check the positions and their unit (Å)",
         )
     inside = distances < cutoff
     counts = inside.sum(1)
@@ -107,7 +111,7 @@ class Batch(NamedTuple):
     """Structures side by side, as a potential takes them; A atoms in all, M structures.
 
     numbers (A,) int64 · positions (A, 3) · neighbours (A, K) int64 · offsets (A, K, 3) · structure (A,) int64: which
-    structure an atom belongs to · count: M.
+    structure an atom belongs to · size: M.
     """
 
     numbers: Tensor
@@ -115,24 +119,22 @@ class Batch(NamedTuple):
     neighbours: Tensor
     offsets: Tensor
     structure: Tensor
-    count: int
+    size: int
 
 
-def make_batch(
-    structures: Sequence[Structure], near: Sequence[Neighbours], dtype: Any = flambeau.float32
-) -> Batch:
+def make_batch(structures: Sequence[Structure], near: Sequence[Neighbours], dtype: Any = flambeau.float32) -> Batch:
     """A `Batch` of structures with their neighbours."""
     sizes = [len(structure.numbers) for structure in structures]
     starts = np.cumsum([0, *sizes[:-1]])
-    width = max(entry.index.shape[1] for entry in near)
+    width = max(entry.atoms.shape[1] for entry in near)
     total = sum(sizes)
     index = np.repeat(np.arange(total)[:, None], width, 1)
     far = 1e3  # Å, farther than any cutoff
     offsets = np.zeros((total, width, 3))
     offsets[..., 0] = far
     for entry, start, size in zip(near, starts, sizes, strict=True):
-        columns = entry.index.shape[1]
-        index[start : start + size, :columns] = entry.index + start
+        columns = entry.atoms.shape[1]
+        index[start : start + size, :columns] = entry.atoms + start
         offsets[start : start + size, :columns] = entry.offset
     return Batch(
         flambeau.from_numpy(np.concatenate([structure.numbers for structure in structures])),
@@ -153,7 +155,9 @@ def unit_factors(energy_unit: str | None, force_unit: str | None, name: str) -> 
     factors = []
     for option, unit, known in (("energy_unit", energy_unit, ENERGY_UNITS), ("force_unit", force_unit, FORCE_UNITS)):
         if unit is None:
-            raise UsageError(f"{name} does not state its {option.replace('_', ' ')}", f"add --set {option}=UNIT ({', '.join(known)})")
+            raise UsageError(
+                f"{name} does not state its {option.replace('_', ' ')}", f"add --set {option}=UNIT ({', '.join(known)})"
+            )
         if unit not in known:
             raise UsageError(f"{option}={unit!r} is unknown", f"choose {', '.join(known)}")
         factors.append(known[unit])
@@ -246,7 +250,9 @@ def read_xyz(path: str | Path) -> list[Structure]:
                     raise ValueError
             except ValueError:
                 raise FlambeauError(f"{name}: line {line + 3 + index} is not 'symbol x y z'", "mend the line") from None
-        structures.append(Structure(_numbers([atom[0] for atom in atoms], name), positions, _lattice(lines[line + 1], name)))
+        structures.append(
+            Structure(_numbers([atom[0] for atom in atoms], name), positions, _lattice(lines[line + 1], name))
+        )
         line += 2 + count
     if not structures:
         raise FlambeauError(f"{name}: there are no structures", "give an xyz file")
@@ -263,9 +269,7 @@ def _lattice(comment: str, name: str) -> np.ndarray | None:
         raise FlambeauError(f'{name}: Lattice="…" does not hold nine numbers', "mend the comment line") from None
 
 
-def read_structures(
-    path: str | Path, energy_unit: str | None = None, force_unit: str | None = None
-) -> list[Structure]:
+def read_structures(path: str | Path, energy_unit: str | None = None, force_unit: str | None = None) -> list[Structure]:
     """The structures of an npz or xyz file; of a folder, those of the one npz file in it."""
     path = Path(path)
     if path.is_dir():
@@ -279,7 +283,7 @@ def read_structures(
 def _numbers(species: Any, name: str) -> np.ndarray:
     species = np.asarray(species)
     if species.dtype.kind in "iu":
-        wrong = [int(number) for number in species if not 1 <= number <= len(ELEMENTS)]
+        wrong = [str(number) for number in species if not 1 <= number <= len(ELEMENTS)]
         numbers = species.astype(np.int64)
     else:
         wrong = [str(symbol) for symbol in species if str(symbol) not in NUMBERS]
@@ -344,7 +348,9 @@ class StructureDataset(Dataset):
 def reference_energies(structures: Sequence[Structure]) -> dict[int, float]:
     """Energy of each element (eV) by least squares on the compositions, so that what is left to learn is small."""
     elements = sorted({int(number) for structure in structures for number in structure.numbers})
-    counts = np.array([[np.count_nonzero(s.numbers == element) for element in elements] for s in structures], np.float64)
+    counts = np.array(
+        [[np.count_nonzero(s.numbers == element) for element in elements] for s in structures], np.float64
+    )
     energies = np.array([structure.energy for structure in structures])
     found = np.linalg.lstsq(counts, energies, rcond=None)[0]
     return {element: float(value) for element, value in zip(elements, found, strict=True)}

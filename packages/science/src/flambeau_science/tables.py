@@ -140,7 +140,8 @@ def read_csv(source: str | Path) -> Table:
             continue  # an empty line is no row
         if len(row) != len(columns):
             raise FlambeauError(
-                f"{name}: row {number} has {len(row)} fields, the header {len(columns)}", "mend the row (quotes? commas?)"
+                f"{name}: row {number} has {len(row)} fields, the header {len(columns)}",
+                "mend the row (quotes? commas?)",
             )
         rows.append(tuple(row))
         numbers.append(number)
@@ -254,7 +255,7 @@ class Schema:
         for text, number in zip(texts, table.numbers, strict=True):
             if text not in names:
                 raise FlambeauError(
-                    f"{table.name}: row {number}, column {self.target!r}: the class {text!r} was not in the training rows",
+                    f"{table.name}: row {number}, column {self.target!r}: no training row has the class {text!r}",
                     f"the classes are {', '.join(self.classes)}",
                 )
         return np.array([names[text] for text in texts], np.int64)

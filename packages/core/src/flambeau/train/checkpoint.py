@@ -18,7 +18,7 @@ from ..io.atomic import atomic_write
 from ..io.safetensors import safe_open, to_array, write
 from ..io.tree import flatten, unflatten
 
-__all__ = ["CheckpointFolder", "capture_rng", "read_checkpoint", "restore_rng", "write_checkpoint"]
+__all__ = ["CheckpointFolder", "capture_rng", "read_checkpoint", "restore_rng", "seed_everything", "write_checkpoint"]
 
 _TREE, _CHECKSUM = "flambeau.tree", "flambeau.sha256"
 
@@ -128,6 +128,15 @@ class CheckpointFolder:
     def load_best(self) -> Any | None:
         """The best checkpoint, or None when there is none."""
         return read_checkpoint(self.best) if self.best.exists() else None
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds the global random generators: Flambeau's, NumPy's and Python's."""
+    from ..random import manual_seed
+
+    manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def capture_rng() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..errors import FlambeauError, UsageError
 from ..io.atomic import atomic_write
 from ..io.weights import save_model
 from .callbacks import Callback, EarlyStopping, Mode
-from .checkpoint import CheckpointFolder
+from .checkpoint import CheckpointFolder, seed_everything
 from .config import to_plain
 from .loop import Run, fit
 from .metrics import Mean, Metric
@@ -255,11 +255,10 @@ def run(
         FlambeauError: the run cannot go on (loss not finite, disk full, data unreadable).
     """
     from .. import optim
-    from ..random import manual_seed
 
     metrics = dict(metrics or {})
     folder = _prepare(Path(output), model_id, options, config, plugin, resume)
-    manual_seed(options.seed)
+    seed_everything(options.seed)
     net = model().to(options.device)
 
     train_loader = DataLoader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from flambeau import Tensor, nn
 
@@ -27,7 +28,7 @@ class ActorCriticConfig:
 
 def _layers(sizes: list[int], last_gain: float) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:])):
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = index == len(sizes) - 2
         layer = nn.Linear(fan_in, fan_out)
         nn.init.orthogonal_(layer.weight, last_gain if last else math.sqrt(2))

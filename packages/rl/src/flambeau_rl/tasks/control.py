@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,7 +144,8 @@ def _predict_one(model: str, name: str, target: Path | None, settings: PlayOptio
     try:
         module = load_agent(model, environment, name, settings.device)
         keep = None if target is None else lambda: frames.append(_frame(environment, name))
-        returns, lengths = play(module, environment, settings, settings.episodes, keep)
+        with _no_window() if target is not None else nullcontext():
+            returns, lengths = play(module, environment, settings, settings.episodes, keep)
         rate = environment.metadata.get("render_fps", 30)
     finally:
         environment.close()
@@ -150,6 +153,18 @@ def _predict_one(model: str, name: str, target: Path | None, settings: PlayOptio
     if target is not None:
         record["path"] = str(write_gif(target, frames, rate))
     return record
+
+
+@contextmanager
+def _no_window() -> Iterator[None]:
+    """Pictures in memory need no display: pygame is told so, lest it complain where there is none."""
+    before = os.environ.get("SDL_VIDEODRIVER")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SDL_VIDEODRIVER"]
 
 
 def _frame(environment: Any, name: str) -> np.ndarray:
@@ -170,7 +185,9 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], rate: float, largest: in
     size = (width, max(round(width * images[0].height / images[0].width), 1))
     small = [image.resize(size).quantize(64) for image in images]
     with atomic_write(path) as file:
-        small[0].save(file, "GIF", save_all=True, append_images=small[1:], duration=max(1000 * every / rate, 20), loop=0)
+        small[0].save(
+            file, "GIF", save_all=True, append_images=small[1:], duration=max(1000 * every / rate, 20), loop=0
+        )
     return path
 
 

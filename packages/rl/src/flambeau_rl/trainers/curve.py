@@ -45,9 +45,10 @@ class ReturnCurve(Callback):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.add_subplot()
         spans = [(row["samples"], row["min_return"], row["max_return"]) for row in rows if "min_return" in row]
-        axes.fill_between(*zip(*spans, strict=True), alpha=0.2, linewidth=0, label="least to greatest of the iteration")
+        steps, low, high = zip(*spans, strict=True)
+        axes.fill_between(steps, low, high, alpha=0.2, linewidth=0, label="least to greatest of the iteration")
         means = [(row["samples"], row["mean_return"]) for row in rows]
-        axes.plot(*zip(*means, strict=True), label="mean of the last 100 episodes")
+        axes.plot(*zip(*means, strict=True), label="mean of the latest episodes")
         axes.set_xlabel("steps")
         axes.set_ylabel("return")
         axes.grid(alpha=0.3)

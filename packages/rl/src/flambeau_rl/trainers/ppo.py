@@ -34,7 +34,7 @@ from flambeau.train import CheckpointFolder, HistoryWriter, Run, from_options, r
 from ..environments import Environments
 from .curve import ReturnCurve
 
-RECENT = 100
+RECENT = 30
 """Episodes over which the reported return is averaged."""
 
 
@@ -167,7 +167,13 @@ def collect(
 
 
 def ppo_loss(
-    model: nn.Module, observations: Tensor, actions: Tensor, old: Tensor, advantages: Tensor, returns: Tensor, options: Any
+    model: nn.Module,
+    observations: Tensor,
+    actions: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    options: Any,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of a minibatch and its parts; arguments (B, …) are rows of a `Rollout`, `old` its log-probabilities."""
     logits, values = model(observations)
@@ -193,7 +199,7 @@ def improve(model: nn.Module, optimizer: Any, played: Rollout, options: PPOOptio
     """The passes over a rollout; returns the means of the loss and its parts, and the number of updates."""
     flat = [array.reshape(-1, *array.shape[2:]) for array in played]
     tensors = [flambeau.from_numpy(np.ascontiguousarray(array)).to(options.device) for array in flat]
-    observations, actions, old, _, advantages, returns = tensors
+    observations, actions, old, _, advantages, returns = tensors  # the values themselves are not needed again
     count = len(flat[1])
     parameters = list(model.parameters())
     sums: dict[str, float] = {}
@@ -203,7 +209,7 @@ def improve(model: nn.Module, optimizer: Any, played: Rollout, options: PPOOptio
         kl, batches = 0.0, 0
         for start in range(0, count, options.batch_size):
             rows = flambeau.from_numpy(order[start : start + options.batch_size]).to(options.device)
-            batch = [tensor[rows] for tensor in (observations, actions, old, advantages, returns)]
+            batch = (observations[rows], actions[rows], old[rows], advantages[rows], returns[rows])
             loss, parts = ppo_loss(model, *batch, options)
             if not math.isfinite(value := float(loss.item())):
                 raise FlambeauError(f"the loss is {value}", "lower the learning rate (--lr)")

@@ -105,20 +105,22 @@ class SchNet(nn.Module):
         neighbours: Tensor,
         offsets: Tensor,
         structure: Tensor,
-        count: int,
+        size: int,
     ) -> Tensor:
         """The arguments are the fields of a `Batch`."""
         x = self.embedding(self._row_numbers(numbers))
         vectors = F.embedding(neighbours, positions) + offsets - positions.unsqueeze(1)
         distances = (vectors * vectors).sum(-1, keepdim=True).sqrt()
         inside = (distances < self.config.cutoff).to(positions.dtype)
-        fade = (flambeau.cos(distances.clamp(max=self.config.cutoff) * (math.pi / self.config.cutoff)) + 1) * 0.5 * inside
+        fade = (
+            (flambeau.cos(distances.clamp(max=self.config.cutoff) * (math.pi / self.config.cutoff)) + 1) * 0.5 * inside
+        )
         spread = distances - self.centres.to(positions.dtype)
         basis = flambeau.exp(spread * spread * self._sharpness)
         for interaction in self.interactions:
             x = interaction(x, basis, fade, neighbours)
         atoms = self.output2(shifted_softplus(self.output1(x))).squeeze(1) * self.config.scale
-        return flambeau.zeros(count, dtype=atoms.dtype, device=atoms.device).index_add(0, structure, atoms)
+        return flambeau.zeros(size, dtype=atoms.dtype, device=atoms.device).index_add(0, structure, atoms)
 
     def references(self, numbers: np.ndarray) -> float:
         """The sum of the reference energies (eV) of these atoms."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import flambeau
 from flambeau.errors import FlambeauError
 from flambeau.io import atomic_write
 from flambeau.plugins import load_model, parse_options
@@ -152,7 +151,7 @@ def _write(path: Path, structures: Sequence[Structure], energies: np.ndarray, fo
         "force_unit": np.array("eV/angstrom"),
     }
     if first.cell is not None:
-        arrays["cell"] = np.stack([structure.cell for structure in structures])
+        arrays["cell"] = np.stack([structure.cell for structure in structures if structure.cell is not None])
     with atomic_write(path) as file:
         np.savez_compressed(file, **arrays)
     return path

@@ -14,7 +14,7 @@ import flambeau
 from flambeau.errors import FlambeauError
 from flambeau.io import atomic_write
 from flambeau.plugins import load_model, parse_options
-from flambeau.train.metrics import F1, MAE, R2, RMSE, Accuracy
+from flambeau.train.metrics import F1, MAE, R2, RMSE, Accuracy, Metric
 
 from ..tables import Schema, Table, read_csv, read_split
 
@@ -37,7 +37,9 @@ def load_regressor(model: str, device: str = "cpu") -> tuple[flambeau.nn.Module,
     module = load_model(model)
     schema = getattr(module, "schema", None)
     if schema is None:
-        raise FlambeauError(f"{model}: a {type(module).__name__} that reads no tables", "train science/mlp on a CSV file")
+        raise FlambeauError(
+            f"{model}: a {type(module).__name__} that reads no tables", "train science/mlp on a CSV file"
+        )
     return module.to(device).eval(), schema
 
 
@@ -64,7 +66,7 @@ def score(module: flambeau.nn.Module, table: Table, batch_size: int = 4096) -> d
     schema, found = module.schema, outputs(module, table, batch_size)
     if schema.kind == "regression":
         targets = table.values(schema.target)
-        metrics = {"mae": MAE(), "rmse": RMSE(), "r2": R2()}
+        metrics: dict[str, Metric] = {"mae": MAE(), "rmse": RMSE(), "r2": R2()}
     else:
         targets = schema.encode_target(table)
         metrics = {"accuracy": Accuracy(), "macro_f1": F1(len(schema.classes))}
@@ -147,7 +149,9 @@ def write_predictions(path: Path, table: Table, found: np.ndarray, schema: Schem
     header = [f"predicted_{schema.target}"]
     if schema.kind == "classification":
         header += [f"probability_{name}" for name in schema.classes]
-        columns = [[schema.classes[index], *map(_short, row)] for index, row in zip(found.argmax(1), found, strict=True)]
+        columns = [
+            [schema.classes[index], *map(_short, row)] for index, row in zip(found.argmax(1), found, strict=True)
+        ]
     else:
         columns = [[repr(float(value))] for value in found]
     with atomic_write(path, "w") as file:

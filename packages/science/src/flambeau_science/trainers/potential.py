@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import flambeau
 from flambeau.errors import UsageError
-from flambeau.plugins import create_model, load_model
+from flambeau.plugins import create_model
 from flambeau.train import MAE, from_options, supervised
 
 from ..models.schnet import SchNet, energy_and_forces, reference_table
-from ..structures import Labels, Neighbours, Structure, StructureDataset, make_batch, reference_energies, rms
-from ..tasks.potential import score
+from ..structures import ELEMENTS, Labels, Neighbours, Structure, StructureDataset, make_batch, reference_energies, rms
+from ..tasks.potential import load_potential, score
 
 
 @dataclass
@@ -99,15 +98,17 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
     if set(chosen) & {"references", "scale", "elements"}:
         raise UsageError("option model: elements, references and scale come from the data", "leave them out")
     cutoff = create_model(model_id, **chosen).config.cutoff
-    common = dict(cutoff=cutoff, energy_unit=settings.energy_unit, force_unit=settings.force_unit, seed=settings.split_seed)
+    common = dict(
+        cutoff=cutoff, energy_unit=settings.energy_unit, force_unit=settings.force_unit, seed=settings.split_seed
+    )
     dataset = StructureDataset(data, "train", limit=settings.limit, **common)
     validation = StructureDataset(data, "val", **common)
     config = model_config(dataset, settings)
-    template = create_model(model_id, **config)
+    references = config["references"]
 
     def collate(items: list[tuple[Structure, Neighbours]]) -> tuple[Any, Labels]:
         structures = [structure for structure, _ in items]
-        return make_batch(structures, [near for _, near in items]), labels(template, structures)
+        return make_batch(structures, [near for _, near in items]), labels(references, structures)
 
     supervised.run(
         lambda: create_model(model_id, **config),
@@ -124,7 +125,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
         predict=predict_batch,
         collate_fn=collate,
     )
-    kept = load_model(Path(output)).to(settings.device)
+    kept = load_potential(output, settings.device)
     return score(kept, validation.structures, validation.near, settings.batch_size)
 
 
@@ -132,8 +133,7 @@ def model_config(dataset: StructureDataset, settings: PotentialOptions) -> dict[
     """The model's options: the elements, reference energies and spread of the data, and what the user set."""
     references = reference_energies(dataset.structures)
     left = [
-        (structure.energy - sum(references[int(number)] for number in structure.numbers)) / len(structure.numbers)
-        for structure in dataset.structures
+        left_over(structure, reference_table(references)) / len(structure.numbers) for structure in dataset.structures
     ]
     return {
         **(settings.model or {}),
@@ -146,9 +146,15 @@ def model_config(dataset: StructureDataset, settings: PotentialOptions) -> dict[
     }
 
 
-def labels(model: SchNet, structures: list[Structure]) -> Labels:
-    """What the network is to give for these structures: total energies less the references, and forces."""
-    energies = [structure.energy - model.references(structure.numbers) for structure in structures]
+def left_over(structure: Structure, references: Mapping[str, float]) -> float:
+    """The energy (eV) that the references (eV by symbol) do not explain: what the network has to learn."""
+    assert structure.energy is not None  # StructureDataset has checked it
+    return structure.energy - sum(references[ELEMENTS[number - 1]] for number in structure.numbers)
+
+
+def labels(references: Mapping[str, float], structures: list[Structure]) -> Labels:
+    """What the network is to give for these structures: energies less the references, and forces."""
+    energies = [left_over(structure, references) for structure in structures]
     forces = np.concatenate([structure.forces for structure in structures])
     return Labels(flambeau.tensor(energies, dtype=flambeau.float32), flambeau.tensor(forces, dtype=flambeau.float32))
 
