@@ -41,5 +41,6 @@ def flambeau_register_tasks() -> Iterator[TaskSpec]:
         trainer="rl/ppo",
         evaluate="flambeau_rl.tasks.control:evaluate",
         predict="flambeau_rl.tasks.control:predict",
+        needs_data=False,
         aliases=("control",),
     )

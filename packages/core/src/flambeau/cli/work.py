@@ -114,7 +114,8 @@ def evaluate(
     """
     spec = _trained(model)
     task = _task_of(spec, task_name)
-    data = _data_of(spec, task, data)
+    if task.needs_data:
+        data = _existing_data(data)
     print_metrics(pipeline.evaluate(manager(), task, model, data, split, _options(settings, flags)), as_json)
 
 
@@ -191,14 +192,6 @@ def _trained(model: str) -> ModelSpec:
             f"train it with `flambeau train {spec.id}` and pass the folder that this writes",
         )
     return spec
-
-
-def _data_of(spec: ModelSpec, task: TaskSpec, data: str) -> str:
-    """What to measure on. Where the trainer needs no data, it is the name of an environment and not looked up."""
-    trainer = spec.trainer or task.trainer
-    if trainer is not None and not os.path.exists(data) and not get_trainer(trainer).needs_data:
-        return data
-    return _existing_data(data)
 
 
 def _existing_data(data: str | None) -> str:

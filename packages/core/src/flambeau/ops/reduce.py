@@ -139,12 +139,14 @@ def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple:
 
 def var(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
     """The variance over `dim`, divided by n - correction (1 when not given)."""
-    return variance(input, *_correction(dim, unbiased, correction), keepdim)
+    dim, correction = _correction(dim, unbiased, correction)
+    return variance(input, dim, correction, keepdim)
 
 
 def std(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
     """The standard deviation over `dim`: the square root of `var`."""
-    return sqrt(variance(input, *_correction(dim, unbiased, correction), keepdim))
+    dim, correction = _correction(dim, unbiased, correction)
+    return sqrt(variance(input, dim, correction, keepdim))
 
 
 def var_mean(

@@ -211,6 +211,8 @@ class TaskSpec(_Spec):
 
     Args:
         trainer: id of the default `TrainerSpec`.
+        needs_data: whether ``flambeau evaluate`` insists that ``--data`` is a path or a dataset's id (without it, any
+            text goes to `evaluate` as it is: an environment's name).
     """
 
     id: str
@@ -224,6 +226,7 @@ class TaskSpec(_Spec):
     decode: str | None = None
     metrics: str | None = None
     write_output: str | None = None
+    needs_data: bool = True
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 

@@ -11,26 +11,34 @@ import numpy as np
 from flambeau import Tensor
 from flambeau.data import DataLoader
 from flambeau.plugins import parse_options
-from flambeau.train import Mean, supervised
+from flambeau.train import Mean, Metric, supervised
 
 from ..data import FixedNoise, Images
 from ..models.vae import VAE, elbo_terms
 from .common import EvaluateOptions, GridOptions, load_generator, open_split, predict_grids
 
 
-class ELBOTerm(Mean):
-    """Mean over pictures of the negative ELBO, or of one of its terms, in nats."""
+class ELBOTerm(Metric):
+    """Mean over pictures of the negative ELBO, or of one of its terms, in nats: ``update(output, images)``."""
 
     names = ("negative_elbo", "reconstruction", "kl")
+    higher_is_better = False
 
     def __init__(self, name: str) -> None:
-        super().__init__()
         self.name = name
+        self.mean = Mean()
 
-    def update(self, output: tuple[Tensor, Tensor, Tensor], images: Tensor) -> None:
+    def reset(self) -> None:
+        self.mean.reset()
+
+    def update(self, *args: Any) -> None:
+        output, images = args
         reconstruction, kl = elbo_terms(output, images)
         term = {"negative_elbo": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}[self.name]
-        super().update(float(term.mean().item()), len(images))
+        self.mean.update(float(term.mean().item()), len(images))
+
+    def compute(self) -> float:
+        return self.mean.compute()
 
 
 def autoencode(model: Any, batch: Any) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
