@@ -245,7 +245,7 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 
 def cosine_embedding_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean") -> Any:
     """1 - cos where target is 1, max(0, cos - margin) where it is -1."""
-    tiny = 1e-12
+    tiny = 9.999999960041972e-13  # 1e-12 in float32, as in PyTorch
     squares = (sum(input1 * input1, -1) + tiny) * (sum(input2 * input2, -1) + tiny)
     cos = sum(input1 * input2, -1) / sqrt(squares)
     return _reduce(where(target == 1, 1 - cos, clamp(cos - margin, 0.0)), reduction)
