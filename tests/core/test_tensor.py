@@ -96,6 +96,7 @@ def test_to_and_types():
     assert x.to(fb.float32) is x and x.to("cpu") is x
     assert x.double().dtype is fb.float64 and x.long().dtype is fb.int64 and x.half().dtype is fb.float16
     assert x.bfloat16().dtype is fb.bfloat16 and x.to(fb.zeros(1, dtype=fb.int32)).dtype is fb.int32
+    assert x.to(fb.float32, False, True) is not x and x.to("cpu", copy=True) is not x
     with pytest.raises(ValueError, match="tpu"):
         x.to("tpu")
 

@@ -136,13 +136,15 @@ def to(
     self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
 ) -> Tensor:
     """The tensor with another dtype and/or device; itself when nothing changes and `copy` is not set."""
+    flags = [a for a in args if isinstance(a, bool)]  # non_blocking (every copy is waited for), then copy
+    copy = copy or flags[1:] == [True]
     for a in args:
         if isinstance(a, Tensor):
             dtype, device = a.dtype, a.device
-        elif isinstance(a, _device) or (isinstance(a, str | int) and not isinstance(a, bool)):
-            device = a
         elif isinstance(a, bool):
-            pass  # non_blocking: every copy is waited for
+            continue
+        elif isinstance(a, _device | str | int):
+            device = a
         else:
             dtype = a
     out = self
