@@ -166,12 +166,19 @@ __all__ = [
 
 
 def _assign(input: Tensor, output: Tensor, inplace: bool) -> Tensor:
-    """``output``, or with ``inplace`` the tensor ``input`` itself, which becomes ``output`` for all who hold it."""
+    """``output``, or with ``inplace`` the tensor ``input`` itself with its values.
+
+    Within a graph ``input`` takes over the memory of ``output``, so that values saved for the gradient stay whole.
+    """
     if not inplace:
         return output
     if input.is_leaf and input.requires_grad and is_grad_enabled():
         raise RuntimeError("a leaf Tensor that requires grad can not be used in an in-place operation")
-    input.array, input._edge, input.requires_grad = output.array, output._edge, output.requires_grad
+    if output.requires_grad:
+        input.array, input._edge, input.requires_grad = output.array, output._edge, True
+    else:
+        input.array[...] = output.array
+        input._bump_version()
     return input
 
 

@@ -157,7 +157,7 @@ def _state_value(name: str, value: Any, param: Tensor) -> Any:
     if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
         return copy.deepcopy(value)
     tensor = (value.detach() if isinstance(value, Tensor) else from_foreign(value)).clone()
-    if name == "step":
+    if name in ("step", "mu_product"):  # counters: another dtype would change the next steps
         return tensor
     if param.dtype.is_floating_point and tensor.dtype.is_floating_point:
         return tensor.to(device=param.device, dtype=param.dtype)

@@ -29,7 +29,7 @@ class EvaluateOptions:
     """Options of `evaluate`: pictures a step, the sum of a picture and its mirror image, and the device."""
 
     batch_size: int = 8
-    flip: bool = False
+    flip: bool = True
     device: str = "cpu"
 
 
