@@ -33,7 +33,8 @@ CARD = """# Model card: street segmenter
 | input | RGB; the shorter side scaled to {short_side} pixels |
 | data | CamVid (Brostow, Fauqueur & Cipolla 2009), images of {short_side} pixels height, trained on: {splits} |
 | test | official test split, {images} images, at the size of the data |
-| **mean IoU** | **{mean_iou:.4f}** on the test split, as the app runs it: each picture once as it is and once mirrored, averaged ({mean_iou_plain:.4f} without the mirror image) |
+| **mean IoU** | **{mean_iou:.4f}** on the test split, as the app runs it: each picture once as it \
+is and once mirrored, averaged ({mean_iou_plain:.4f} without the mirror image) |
 | pixel accuracy | {pixel_accuracy:.4f} |
 | licence | weights: non-commercial use (made from CamVid, see below); code: Apache-2.0 |
 | seed | {seed} |

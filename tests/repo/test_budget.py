@@ -162,7 +162,7 @@ def test_versions_are_in_lockstep():
 def test_core_depends_on_little():
     core = next(p for p in PROJECTS.values() if p["name"] == "flambeau-core")
     names = {d.split(">")[0] for d in core["dependencies"]}
-    assert names == {"numpy", "pluggy", "click", "tqdm", "ml_dtypes", "safetensors"}
+    assert names == {"numpy", "pluggy", "click", "tqdm", "ml_dtypes"}
 
 
 def run(code: str) -> str:
