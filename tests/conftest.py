@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def _gpu_missing() -> str | None:
         return None if cupy.cuda.runtime.getDeviceCount() else "no CUDA device"
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return f"CUDA does not work here: {error}"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts with the same random numbers, whatever ran before it in the process."""
+    if "flambeau.random" in sys.modules:
+        sys.modules["flambeau.random"].manual_seed(0)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects, so that it sees the marker added here

@@ -358,9 +358,8 @@ def test_corrupt_weights(app, photos, tmp_path, damage):
     if damage == "nan":
         content = content[:-2000] + b"\xff\x7f" * 1000
     elif damage == "shape":
-        content = content.replace(b'"bottleneck\\": 64', b'"bottleneck\\": 32').replace(
-            b'\\"bottleneck\\": 64', b'\\"bottleneck\\": 32'
-        )
+        whole, content = content, content.replace(b'\\"num_classes\\": 11', b'\\"num_classes\\": 12')
+        assert content != whole
     else:
         content = {
             "cut": content[:-500],
