@@ -32,6 +32,22 @@ def _gpu_missing() -> str | None:
         return f"CUDA does not work here: {error}"
 
 
+@pytest.fixture(scope="session")
+def real_data():
+    """Gives the path of a public file or folder, or skips the test when it is not here.
+
+    They lie under ``$FLAMBEAU_DATA``, or ``shared/data`` beside the checkout.
+    """
+    root = Path(os.environ.get("FLAMBEAU_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+    def find(name):
+        if not (root / name).exists():
+            pytest.skip(f"no data here: set FLAMBEAU_DATA to the folder that holds {name}")
+        return root / name
+
+    return find
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts with the same random numbers, whatever ran before it in the process."""

@@ -426,11 +426,8 @@ def test_the_shipped_files():
 
 
 @pytest.mark.slow
-def test_the_cards_figure_is_what_evaluate_prints():
-    root = Path(os.environ.get("FLAMBEAU_DATA") or Path(__file__).parents[3] / "shared" / "data")
-    folder = root / "02_semantic_segmentation" / "camvid_240x180"
-    if not (folder / "test.zip").is_file():
-        pytest.skip(f"no data here: set FLAMBEAU_DATA to the folder that holds {folder.parent.name}/{folder.name}")
+def test_the_cards_figure_is_what_evaluate_prints(real_data):
+    folder = real_data("02_semantic_segmentation/camvid_240x180/test.zip").parent
     done = subprocess.run(
         [sys.executable, "-m", "flambeau", "evaluate", "vision/dilated_fpn", "--data", str(folder), "--json"],
         capture_output=True,

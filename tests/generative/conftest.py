@@ -1,33 +1,20 @@
-"""Small data for the generative tests, and where the public data sets are."""
+"""Small data for the generative tests, and the public data sets that they read."""
 
 import gzip
-import os
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 
-def data_root():
-    """``$FLAMBEAU_DATA``, or ``shared/data`` beside the checkout."""
-    return Path(os.environ.get("FLAMBEAU_DATA") or Path(__file__).parents[3] / "shared" / "data")
+@pytest.fixture(scope="session")
+def mnist_folder(real_data):
+    return real_data("01_image_classification/mnist_t10k/t10k-images-idx3-ubyte.gz").parent
 
 
 @pytest.fixture(scope="session")
-def mnist_folder():
-    folder = data_root() / "01_image_classification" / "mnist_t10k"
-    if not (folder / "t10k-images-idx3-ubyte.gz").is_file():
-        pytest.skip("no data here: set FLAMBEAU_DATA to the folder that holds 01_image_classification/mnist_t10k")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def fashion_folder():
-    folder = data_root() / "01_image_classification" / "fashion_mnist_1k"
-    if not (folder / "fashion-mnist_test.csv.gz").is_file():
-        pytest.skip("no data here: set FLAMBEAU_DATA to the folder that holds 01_image_classification/fashion_mnist_1k")
-    return folder
+def fashion_folder(real_data):
+    return real_data("01_image_classification/fashion_mnist_1k/fashion-mnist_test.csv.gz").parent
 
 
 def bars(count=40, size=8):

@@ -1,33 +1,18 @@
-"""Where the public data sets are, for the tests that read them."""
-
-import os
-from pathlib import Path
+"""The public data sets that the vision tests read."""
 
 import pytest
 
 
-def data_root():
-    """``$FLAMBEAU_DATA``, or ``shared/data`` beside the checkout."""
-    return Path(os.environ.get("FLAMBEAU_DATA") or Path(__file__).parents[3] / "shared" / "data")
-
-
-def _folder(name, wanted):
-    folder = data_root() / name
-    if not (folder / wanted).is_file():
-        pytest.skip(f"no data here: set FLAMBEAU_DATA to the folder that holds {name}/{wanted}")
-    return folder
+@pytest.fixture(scope="session")
+def camvid_folder(real_data):
+    return real_data("02_semantic_segmentation/camvid_240x180/test.zip").parent
 
 
 @pytest.fixture(scope="session")
-def camvid_folder():
-    return _folder("02_semantic_segmentation/camvid_240x180", "test.zip")
+def cifar_folder(real_data):
+    return real_data("01_image_classification/cifar10_subset/test.zip").parent
 
 
 @pytest.fixture(scope="session")
-def cifar_folder():
-    return _folder("01_image_classification/cifar10_subset", "test.zip")
-
-
-@pytest.fixture(scope="session")
-def mnist_folder():
-    return _folder("01_image_classification/mnist_t10k", "t10k-images-idx3-ubyte.gz")
+def mnist_folder(real_data):
+    return real_data("01_image_classification/mnist_t10k/t10k-images-idx3-ubyte.gz").parent
