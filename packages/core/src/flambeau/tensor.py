@@ -77,7 +77,7 @@ class Tensor:
         if isinstance(edge[0], Tensor) and edge[0].array is array:
             return edge[0]
         t = cls.__new__(cls)
-        t.array = numpy.asarray(array) if isinstance(array, numpy.generic) else array
+        t.array = as_array(array)
         t._edge = edge
         t.requires_grad = True
         return t
@@ -380,6 +380,11 @@ def _rebuild(cls: type[Tensor], array: numpy.ndarray, requires_grad: bool) -> Te
     t.array = array
     t.requires_grad = requires_grad
     return t
+
+
+def as_array(value: Any) -> Any:
+    """The array itself, or a 0-d array for the scalar that NumPy makes of one."""
+    return numpy.asarray(value) if isinstance(value, numpy.generic) else value
 
 
 def to_array(data: Any, dtype: Any, where: Any, copy: bool) -> Any:

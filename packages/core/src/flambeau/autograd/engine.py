@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from ..tensor import Tensor
+from ..tensor import Tensor, as_array
 from .modes import mode
 
 next_sequence = itertools.count(1).__next__  # one clock for recorded calls and in-place changes
@@ -124,7 +124,7 @@ def _arguments(node: Node, recording: bool) -> tuple[Any, Any]:
             return value
         if position in plan.edges and not node.op.has_list:
             return Tensor._from_edge(value, node.edges[plan.edges.index(position)])
-        return Tensor._wrap(numpy.asarray(value) if isinstance(value, numpy.generic) else value)
+        return Tensor._wrap(as_array(value))
 
     plan = node.plan
     saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved or (), plan.saved, strict=True))
@@ -161,7 +161,7 @@ def _complete(node: Node, g: dict[int, Any]) -> Any:
 
 def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
 
-    t = g if recording else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g)
+    t = g if recording else Tensor._wrap(as_array(g))
     for hook in hooks:
         changed = hook(t)
         if changed is not None:
@@ -237,8 +237,7 @@ def run(
                 node.edges = ()
         result = []
         for leaf, g in leaves.values():
-            if isinstance(g, numpy.generic):  # NumPy makes scalars of 0-d arrays
-                g = numpy.asarray(g)
+            g = as_array(g)
             if leaf._hooks:
                 g = _run_hooks(leaf._hooks, g, create_graph)
             if capture is not None and (id(leaf), 0) in capture:
@@ -339,7 +338,5 @@ def grad(
                 )
             results.append(Tensor._wrap(t.array * 0) if materialize_grads else None)
         else:
-            results.append(
-                g if isinstance(g, Tensor) else Tensor._wrap(numpy.asarray(g) if isinstance(g, numpy.generic) else g)
-            )
+            results.append(g if isinstance(g, Tensor) else Tensor._wrap(as_array(g)))
     return tuple(results)

@@ -61,19 +61,4 @@ _public = _collect()
 globals().update(_public)
 __all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])
 
-
-def _name_clashes() -> None:
-    """`flambeau.tensor` and `flambeau.device` are functions in PyTorch's API, and modules of this package as well.
-
-    Importing a submodule binds its name in the package; here the public functions take the names back.
-    """
-    import flambeau
-
-    from ..device import device
-
-    flambeau.tensor = create.tensor  # type: ignore[assignment]
-    flambeau.device = device  # type: ignore[assignment]
-
-
-_name_clashes()
 _kernels.register()

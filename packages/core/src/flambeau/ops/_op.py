@@ -290,8 +290,8 @@ def _list_dispatcher(op: Op) -> Callable:
             out = op.run(raw)
         except (ValueError, TypeError, IndexError) as e:
             raise _explain(op, raw, e) from None
-        grads = [i for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad]
-        if not grads or not mode.grad or not op.vjp_of:
+        wanted = [isinstance(t, Tensor) and t.requires_grad for t in tensors]
+        if not any(wanted) or not mode.grad or not op.vjp_of:
             return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
         plan = op.plans.get(1)
         if plan is None:
@@ -299,8 +299,10 @@ def _list_dispatcher(op: Op) -> Callable:
         node = _new_node(Node)
         node.op, node.plan, node.sequence, node.hooks, node.module = op, plan, next_sequence(), None, None
         # One edge per list element: None where no gradient is wanted.
-        node.edges = tuple([(t._edge or (t, 0)) if i in grads else None for i, t in enumerate(tensors)])
-        node.metas = tuple([(t.array.shape, t.array.dtype) if i in grads else None for i, t in enumerate(tensors)])
+        node.edges = tuple([(t._edge or (t, 0)) if w else None for t, w in zip(tensors, wanted, strict=True)])
+        node.metas = tuple(
+            [(t.array.shape, t.array.dtype) if w else None for t, w in zip(tensors, wanted, strict=True)]
+        )
         node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
         return _attach(node, plan, out)
 
