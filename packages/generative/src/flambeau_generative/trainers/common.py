@@ -82,13 +82,13 @@ def finish(output: str | Path, settings: SampleOptions) -> Any:
     return model
 
 
-def checked(create: Any, model_id: str, config: Mapping[str, Any]) -> None:
-    """Builds the model once, so that a wrong option of it is found before the run's folder is made.
+def checked(create: Any, model_id: str, config: Mapping[str, Any]) -> Any:
+    """The model, built once so that a wrong option of it is found before the run's folder is made.
 
     Raises:
         UsageError: an option that the model refuses.
     """
     try:
-        create(model_id, **config)
+        return create(model_id, **config)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{model_id}: {error}", "change the option model") from error

@@ -38,8 +38,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
     """
     settings = from_options(DenoisingOptions, options)
     pictures, validation, config = read_splits(data, settings)
-    checked(create_model, model_id, config)
-    steps = create_model(model_id, **config).config.steps
+    steps = checked(create_model, model_id, config).config.steps
     supervised.run(
         lambda: create_model(model_id, **config),
         pictures,

@@ -47,8 +47,7 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
     """
     settings = from_options(ELBOOptions, options)
     pictures, validation, config = read_splits(data, settings)
-    checked(create_model, model_id, config)
-    latent = create_model(model_id, **config).config.latent
+    latent = checked(create_model, model_id, config).config.latent
 
     def loss(output: tuple[Tensor, Tensor, Tensor], images: Tensor) -> tuple[Tensor, int]:
         reconstruction, kl = elbo_terms(output, images)
