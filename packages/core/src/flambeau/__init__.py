@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # names that are also those of sub-modules
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "autograd", "backends", "cli", "data", "dtypes", "errors", "io", "nn", "ops", "optim", "plugins", "testing",
-    "train",
+    "amp", "autograd", "backends", "cli", "data", "dtypes", "errors", "fft", "func", "io", "linalg", "nn", "ops", "optim",
+    "plugins", "signal", "special", "testing", "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {

@@ -9,6 +9,7 @@ import numpy
 from . import backends, dtypes
 from .device import CPU, device
 
+_OWN = ("grad", "_hooks", "_view", "_views", "_retains")  # attributes that a copy of a tensor does not take over
 _print_options = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80}
 
 
@@ -25,14 +26,16 @@ class Tensor:
     tensor([2., 4.])
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_edge", "_hooks", "array", "grad", "requires_grad")
+    __slots__ = ("__dict__", "__weakref__", "_edge", "array", "requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor goes to Tensor.__radd__
 
     array: Any
-    grad: Tensor | None
     requires_grad: bool
     _edge: tuple | None  # (node, output index); None for a leaf
-    _hooks: list | None
+    # Set for few tensors, so left to the class: a slot costs every tensor the time to fill it.
+    grad: Tensor | None = None
+    _hooks: list | None = None
+    _view: tuple | None = None  # of a view: (base, how it is made from it, whether gradients were recorded)
 
     if TYPE_CHECKING:  # what the package ops hangs on this class, as far as type checkers have to know it
 
@@ -50,10 +53,8 @@ class Tensor:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
         t = object.__new__(cls)
-        t.grad = None
         t.requires_grad = False
         t._edge = None
-        t._hooks = None
         return t
 
     def __init__(self, data: Any = None, *, requires_grad: bool = False, **kwargs: Any):
@@ -163,6 +164,18 @@ class Tensor:
         return self._edge is None
 
     @property
+    def _version(self) -> int:
+        """How often the memory has been changed in place."""
+        from .autograd.engine import version
+
+        return version(self.array)
+
+    @property
+    def _base(self) -> Tensor | None:
+        """The tensor of which this is a view; None when it is none."""
+        return None if self._view is None else self._view[0]
+
+    @property
     def grad_fn(self) -> Any:
         """The node that produced it; None for a leaf."""
         return None if self._edge is None else self._edge[0]
@@ -265,8 +278,8 @@ class Tensor:
         memo[id(self)] = t
         t.array = self.array.copy()
         t.requires_grad = self.requires_grad
+        t.__dict__.update({k: v for k, v in self.__dict__.items() if k not in _OWN})
         t.grad = None if self.grad is None else self.grad.clone().detach()
-        t.__dict__.update(self.__dict__)
         return t
 
     def __reduce__(self) -> Any:

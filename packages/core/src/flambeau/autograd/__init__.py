@@ -1,6 +1,7 @@
 """Automatic differentiation: `backward`, `grad`, gradient modes."""
 
 from .engine import Node, backward, grad
+from .function import Function, once_differentiable
 from .modes import (
     enable_grad,
     inference_mode,
@@ -11,6 +12,7 @@ from .modes import (
 )
 
 __all__ = [
+    "Function",
     "Node",
     "backward",
     "enable_grad",
@@ -19,5 +21,6 @@ __all__ = [
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
+    "once_differentiable",
     "set_grad_enabled",
 ]

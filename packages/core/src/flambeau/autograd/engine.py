@@ -27,22 +27,22 @@ class Node:
     metas: (shape, dtype) of those inputs. saved: what the formulas asked for, raw. out: raw output(s) if asked for.
     """
 
-    __slots__ = ("edges", "hooks", "metas", "module", "op", "out", "out_metas", "plan", "saved", "sequence")
+    __slots__ = ("__dict__", "edges", "metas", "op", "out", "plan", "saved", "sequence")
 
     op: Any
     plan: Any
-    edges: tuple
-    metas: tuple
+    edges: Sequence
+    metas: Sequence
     saved: tuple | None
     out: Any
-    out_metas: tuple | None
     sequence: int
-    hooks: dict[int, list] | None
-    module: str | None
+    # Rare enough to be left to the class: a slot costs every node the time to fill it.
+    out_metas: tuple | None = None
+    hooks: dict[int, list] | None = None
+    module: str | None = None
 
-    @property
     def name(self) -> str:
-        """As PyTorch's `grad_fn.name()`."""
+        """The op's name, as PyTorch's `grad_fn.name()`."""
         return f"{self.op.name}Backward"
 
     @property
@@ -51,13 +51,58 @@ class Node:
         return tuple((e[0] if isinstance(e[0], Node) else None, e[1]) for e in self.edges if e is not None)
 
     def __repr__(self) -> str:
-        return f"<{self.name}>"
+        return f"<{self.name()}>"
+
+    def gradients(self, g: Any, recording: bool) -> list[Any]:
+        """The gradients for `edges`, by the op's formulas."""
+        plan = self.plan
+        saved, out = _as_tensors(self) if recording else (self.saved, self.out)
+        if self.op.has_list:
+            formula, fill, _, _ = plan.formulas[0]
+            return list(formula(g, *[out if k < 0 else saved[k] for k in fill]))
+        results: list[Any] = [None] * len(self.edges)
+        for formula, fill, need, targets in plan.formulas:
+            args = [out if k < 0 else saved[k] for k in fill]
+            if need is None:
+                results[targets[0]] = formula(g, *args)
+            else:
+                got = formula(g, *args, need=need)
+                for k, value in zip(targets, [v for v, wanted in zip(got, need, strict=True) if wanted], strict=True):
+                    results[k] = value
+        return results
+
+    def release(self) -> None:
+        """Forgets the saved values and what came before."""
+        self.saved = self.out = None
+        self.edges = ()
+
+
+def _as_tensors(node: Node) -> tuple[Any, Any]:
+    """The saved values and the output as Tensors that know where they came from, for formulas that are recorded."""
+    plan, edges = node.plan, node.edges
+
+    def rewrap(value: Any, position: int) -> Any:
+        if node.op.has_list and isinstance(value, list):
+            return [Tensor._from_edge(a, e) if e else Tensor._wrap(a) for a, e in zip(value, edges, strict=True)]
+        if not hasattr(value, "dtype"):
+            return value
+        if position in plan.edges and not node.op.has_list:
+            return Tensor._from_edge(value, edges[plan.edges.index(position)])
+        return Tensor._wrap(as_array(value))
+
+    saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved or (), plan.saved, strict=True))
+    out = node.out
+    if isinstance(out, tuple):
+        out = tuple(Tensor._from_edge(o, (node, k)) for k, o in enumerate(out))
+    elif out is not None:
+        out = Tensor._from_edge(out, (node, 0))
+    return saved, out
 
 
 # -- in-place changes -------------------------------------------------------------------------------------------
-# id(memory owner) -> (sequence number at the last in-place change, weak reference to the owner). A node that saved
-# an array before its memory was changed must not use it.
-_modified: dict[int, tuple[int, weakref.ref]] = {}
+# id(memory owner) -> (sequence number at the last in-place change, weak reference to the owner, number of changes).
+# A node that saved an array before its memory was changed must not use it.
+_modified: dict[int, tuple[int, weakref.ref, int]] = {}
 _last_modified = 0  # nodes younger than this need not look
 
 
@@ -73,7 +118,22 @@ def mark_modified(array: Any) -> None:
     _last_modified = next_sequence()
     owner = _owner(array)
     key = id(owner)
-    _modified[key] = (_last_modified, weakref.ref(owner, lambda _: _modified.pop(key, None)))
+    previous = _modified.get(key)
+    if previous is None:
+        _modified[key] = (_last_modified, weakref.ref(owner, lambda _: _modified.pop(key, None)), 1)
+    else:
+        _modified[key] = (_last_modified, previous[1], previous[2] + 1)
+
+
+def version(array: Any) -> int:
+    """How often the array's memory has been changed in place."""
+    entry = _modified.get(id(_owner(array)))
+    return 0 if entry is None else entry[2]
+
+
+def same_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays are views of one block of memory."""
+    return _owner(a) is _owner(b)
 
 
 def _check_unmodified(node: Node) -> None:
@@ -111,49 +171,6 @@ def _fit(g: Any, meta: tuple, recording: bool) -> Any:
     return g
 
 
-def _arguments(node: Node, recording: bool) -> tuple[Any, Any]:
-    """The saved values and the output as formulas want them: raw, or as Tensors that know where they came from."""
-    if not recording:
-        return node.saved, node.out
-
-    def rewrap(value: Any, position: int) -> Any:
-        if node.op.has_list and isinstance(value, list):
-            edges = node.edges
-            return [Tensor._from_edge(a, e) if e else Tensor._wrap(a) for a, e in zip(value, edges, strict=True)]
-        if not hasattr(value, "dtype"):
-            return value
-        if position in plan.edges and not node.op.has_list:
-            return Tensor._from_edge(value, node.edges[plan.edges.index(position)])
-        return Tensor._wrap(as_array(value))
-
-    plan = node.plan
-    saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved or (), plan.saved, strict=True))
-    out = node.out
-    if isinstance(out, tuple):
-        out = tuple(Tensor._from_edge(o, (node, k)) for k, o in enumerate(out))
-    elif out is not None:
-        out = Tensor._from_edge(out, (node, 0))
-    return saved, out
-
-
-def _gradients(node: Node, g: Any, recording: bool) -> list[Any]:
-    """The gradients for node.edges, by the node's formulas."""
-    saved, out = _arguments(node, recording)
-    if node.op.has_list:
-        formula, fill, _, _ = node.plan.formulas[0]
-        return list(formula(g, *[out if k < 0 else saved[k] for k in fill]))
-    results: list[Any] = [None] * len(node.edges)
-    for formula, fill, need, targets in node.plan.formulas:
-        args = [out if k < 0 else saved[k] for k in fill]
-        if need is None:
-            results[targets[0]] = formula(g, *args)
-        else:
-            got = formula(g, *args, need=need)
-            for k, value in zip(targets, [v for v, wanted in zip(got, need, strict=True) if wanted], strict=True):
-                results[k] = value
-    return results
-
-
 def _complete(node: Node, g: dict[int, Any]) -> Any:
     """The cotangent(s) of a node: one, or a tuple with None for outputs that nobody used."""
     return g[0] if node.out_metas is None else tuple(g.get(k) for k in range(len(node.out_metas)))
@@ -167,6 +184,16 @@ def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
         if changed is not None:
             t = changed
     return t if recording else t.array
+
+
+def _restore(node: Node) -> None:
+    """Brings back values that a checkpoint dropped (`saved` is then a function); RuntimeError when they were freed."""
+    if node.saved is None:
+        raise RuntimeError(
+            "trying to go backward through the graph a second time: its saved values were freed; "
+            "call the first backward with retain_graph=True"
+        )
+    node.saved(node)  # type: ignore[operator]
 
 
 def run(
@@ -217,24 +244,20 @@ def run(
                 for k, g in arrived.items():
                     if (id(node), k) in capture:
                         capture[id(node), k] = g
-            if node.saved is None:
-                raise RuntimeError(
-                    "trying to go backward through the graph a second time: its saved values were freed; "
-                    "call the first backward with retain_graph=True"
-                )
+            if node.saved.__class__ is not tuple:
+                _restore(node)
             if _last_modified > node.sequence:
                 _check_unmodified(node)
-            for edge, meta, g in zip(
-                node.edges, node.metas, _gradients(node, _complete(node, arrived), create_graph),
-                strict=True,
-            ):  # fmt: skip
+            gradients = node.gradients(_complete(node, arrived), create_graph)
+            if mode.anomaly is not None:
+                mode.anomaly.check_gradients(node, gradients)
+            for edge, meta, g in zip(node.edges, node.metas, gradients, strict=True):
                 if g is not None and edge is not None:
                     if create_graph or g.shape != meta[0] or g.dtype is not meta[1]:
                         g = _fit(g, meta, create_graph)
                     deliver(edge, g)
             if not retain_graph:
-                node.saved = node.out = None
-                node.edges = ()
+                node.release()
         result = []
         for leaf, g in leaves.values():
             g = as_array(g)

@@ -11,6 +11,12 @@ from typing import Any
 class _Mode(threading.local):
     grad = True
     inference = False
+    # `intercept(op, args, kwargs)` is called in place of every op, on Tensors and raw arrays alike (autocast, vmap).
+    # It calls `op.function` with the previous interceptor set again; see `intercepting`.
+    intercept: Callable | None = None
+    # `observe(node, out)` is told of every recorded call (checkpoints, anomaly mode).
+    observe: Callable | None = None
+    anomaly: Any = None  # the active `detect_anomaly`
 
 
 mode = _Mode()
@@ -82,3 +88,17 @@ class inference_mode(_Setting):
         super().__init__()
         self.value = not mode
         self.inference = mode
+
+
+class intercepting:
+    """Sets the function that is called in place of every op, as a context manager; None calls the ops themselves."""
+
+    def __init__(self, function: Callable | None):
+        self.function = function
+
+    def __enter__(self) -> Callable | None:
+        self.previous, mode.intercept = mode.intercept, self.function
+        return self.previous
+
+    def __exit__(self, *exc: object) -> None:
+        mode.intercept = self.previous

@@ -12,7 +12,10 @@ from . import (  # families register their ops on import
     conv,
     create,
     elementwise,
+    fft,
     index,
+    inplace,
+    linalg,
     logic,
     loss,
     matmul,
@@ -23,14 +26,22 @@ from . import (  # families register their ops on import
     resample,
     shape,
     sort,
+    special,
+    windows,
 )
 from . import methods as _methods
 from ._op import REGISTRY, composite, kernel, op
 
 _FAMILIES = (
     elementwise, logic, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample,
-    create, random,
+    create, random, linalg, fft, special, windows,
 )  # fmt: skip
+
+
+def _declared_in(family: Any, value: Any) -> bool:
+    """Whether the family, or a part of it (ops/linalg.py and ops/linalg_solve.py), declares the function."""
+    module = getattr(value, "__module__", "")
+    return module == family.__name__ or module.startswith(family.__name__ + "_")
 
 
 def _collect() -> dict:
@@ -38,7 +49,7 @@ def _collect() -> dict:
     found = {}
     for family in _FAMILIES:
         for name, value in vars(family).items():
-            if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == family.__name__:
+            if not name.startswith("_") and callable(value) and _declared_in(family, value):
                 found[name] = value
     found["div"] = _methods.div
     found["divide"] = _methods.div
@@ -49,7 +60,7 @@ def _collect() -> dict:
         arccos="acos", arcsin="asin", arctan="atan", fix="trunc", ger="outer", swapdims="transpose",
     ).items():  # fmt: skip
         found[alias] = found[name]
-    return found
+    return found | _op.ALIASES
 
 
 if TYPE_CHECKING:  # the names below are collected, which a type checker cannot see

@@ -16,11 +16,13 @@ import numpy
 from .. import backends, dtypes
 from ..autograd.engine import Node, next_sequence
 from ..autograd.modes import mode
+from ..autograd.views import note_view
 from ..tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 REGISTRY: dict[str, Op] = {}
+ALIASES: dict[str, Callable] = {}
 _MISSING = object()
 _new_tensor = Tensor.__new__
 _new_node = Node.__new__
@@ -173,14 +175,21 @@ def _promote(op: Op, raw: list[Any]) -> None:
 def _wrap(out: Any) -> Tensor:
     t = _new_tensor(Tensor)
     t.array = out if isinstance(out, numpy.ndarray) or type(out).__module__ == "cupy" else numpy.asarray(out)
-    t.grad = None
     t.requires_grad = False
     t._edge = None
-    t._hooks = None
     return t
 
 
-def _record(op: Op, raw: Sequence[Any], sources: Sequence[Any], mask: int, out: Any) -> Any:
+def _wrap_all(out: Any) -> Any:
+    return _like(out, [_wrap(o) for o in out]) if isinstance(out, tuple) else _wrap(out)
+
+
+def _like(out: tuple, items: list) -> tuple:
+    """The items in a tuple of the class of `out` (plain or named)."""
+    return tuple(items) if out.__class__ is tuple else out.__class__(*items)
+
+
+def _record(op: Op, raw: Sequence[Any], mask: int, edges: list, metas: list, out: Any) -> Any:
     """Wraps the output(s) and hangs them on a new node."""
     plan = op.plans.get(mask)
     if plan is None:
@@ -188,40 +197,27 @@ def _record(op: Op, raw: Sequence[Any], sources: Sequence[Any], mask: int, out: 
     node = _new_node(Node)
     node.op = op
     node.plan = plan
+    node.edges = edges
+    node.metas = metas
     node.sequence = next_sequence()
-    node.hooks = None
-    node.module = None
-    edges = []
-    metas = []
-    for i in plan.edges:
-        source = sources[i]
-        edges.append(source._edge or (source, 0))
-        a = source.array
-        metas.append((a.shape, a.dtype))
-    node.edges = tuple(edges)
-    node.metas = tuple(metas)
     node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
-    return _attach(node, plan, out)
-
-
-def _attach(node: Node, plan: Plan, out: Any) -> Any:
-    if out.__class__ is tuple:
-        outputs = []
-        for k, o in enumerate(out):
-            t = _wrap(o)
+    if out.__class__ is not numpy.ndarray and isinstance(out, tuple):
+        items = [_wrap(o) for o in out]
+        for k, t in enumerate(items):
             if t.array.dtype.kind in "fcV":
                 t._edge = (node, k)
                 t.requires_grad = True
-            outputs.append(t)
-        node.out = tuple(t.array for t in outputs) if plan.saves_out else None
-        node.out_metas = tuple((t.array.shape, t.array.dtype) for t in outputs)
-        return tuple(outputs)
-    t = _wrap(out)
-    t._edge = (node, 0)
-    t.requires_grad = True
-    node.out = t.array if plan.saves_out else None
-    node.out_metas = None
-    return t
+        outputs: Any = _like(out, items)
+        node.out = tuple([t.array for t in items]) if plan.saves_out else None
+        node.out_metas = tuple([(t.array.shape, t.array.dtype) for t in items])
+    else:
+        outputs = _wrap(out)
+        outputs._edge = (node, 0)
+        outputs.requires_grad = True
+        node.out = outputs.array if plan.saves_out else None
+    if mode.observe is not None:
+        mode.observe(node, outputs)
+    return outputs
 
 
 def _shape_of(value: Any) -> Any:
@@ -230,23 +226,28 @@ def _shape_of(value: Any) -> Any:
 
 def _dispatcher(op: Op) -> Callable:
     """The public function of an op whose arguments are single arrays."""
-    count, inputs, promote = len(op.params), op.inputs, op.promote
-    differentiable = {i: 1 << i for i in op.vjp_of}
+    count, promote = len(op.params), op.promote
+    inputs = tuple([(i, 1 << i if i in op.vjp_of else 0) for i in op.inputs])
     forward, positions = op.forward, op.positions
     pair = positions if len(positions) == 2 and promote is not None else None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        bound = op.bind(args, kwargs) if kwargs or len(args) != count else args
-        raw = [*bound]
+        if mode.intercept is not None:
+            return mode.intercept(op, args, kwargs)
+        raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
         found = False
         mask = 0
-        for i in inputs:
+        edges: list[Any] = []
+        metas: list[Any] = []
+        for i, bit in inputs:
             a = raw[i]
             if isinstance(a, Tensor):
                 found = True
-                raw[i] = a.array
-                if a.requires_grad:
-                    mask |= differentiable.get(i, 0)
+                array = raw[i] = a.array
+                if a.requires_grad and bit and mode.grad:
+                    mask |= bit
+                    edges.append(a._edge or (a, 0))
+                    metas.append((array.shape, array.dtype))
         if not found:
             return op.run(raw)
         if promote is not None:
@@ -265,9 +266,23 @@ def _dispatcher(op: Op) -> Callable:
                 out = op.run(raw)
         except (ValueError, TypeError, IndexError, RuntimeError) as e:
             raise _explain(op, raw, e) from None if type(e) is ValueError else e
-        if not mask or not mode.grad:
-            return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
-        return _record(op, raw, bound, mask, out)
+        return _record(op, raw, mask, edges, metas, out) if mask else _wrap_all(out)
+
+    return call
+
+
+def _view_dispatcher(op: Op) -> Callable:
+    """The public function of an op whose output may be a view: the base is remembered for in-place changes."""
+    inner = _dispatcher(op)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        out = inner(*args, **kwargs)
+        if mode.intercept is None and isinstance(out, Tensor | tuple):
+            source, *rest = op.bind(args, kwargs)
+            for k, t in enumerate(out) if isinstance(out, tuple) else ((None, out),):
+                if isinstance(t, Tensor) and isinstance(source, Tensor):
+                    note_view(t, source, ((op.function, rest, k),))
+        return out
 
     return call
 
@@ -276,6 +291,8 @@ def _list_dispatcher(op: Op) -> Callable:
     """The public function of an op whose first argument is a list of arrays (`tensors`)."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if mode.intercept is not None:
+            return mode.intercept(op, args, kwargs)
         raw = op.bind(args, kwargs)
         tensors = list(raw[0])
         if not tensors:
@@ -292,19 +309,11 @@ def _list_dispatcher(op: Op) -> Callable:
             raise _explain(op, raw, e) from None
         wanted = [isinstance(t, Tensor) and t.requires_grad for t in tensors]
         if not any(wanted) or not mode.grad or not op.vjp_of:
-            return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
-        plan = op.plans.get(1)
-        if plan is None:
-            plan = op.plans[1] = Plan(op, 1)
-        node = _new_node(Node)
-        node.op, node.plan, node.sequence, node.hooks, node.module = op, plan, next_sequence(), None, None
+            return _wrap_all(out)
         # One edge per list element: None where no gradient is wanted.
-        node.edges = tuple([(t._edge or (t, 0)) if w else None for t, w in zip(tensors, wanted, strict=True)])
-        node.metas = tuple(
-            [(t.array.shape, t.array.dtype) if w else None for t, w in zip(tensors, wanted, strict=True)]
-        )
-        node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
-        return _attach(node, plan, out)
+        edges = [(t._edge or (t, 0)) if w else None for t, w in zip(tensors, wanted, strict=True)]
+        metas = [(t.array.shape, t.array.dtype) if w else None for t, w in zip(tensors, wanted, strict=True)]
+        return _record(op, raw, 1, edges, metas, out)
 
     return call
 
@@ -313,14 +322,15 @@ def _composite_dispatcher(op: Op) -> Callable:
     """The public function of a composite: recorded op by op when a gradient may be asked for, else one kernel call."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if mode.intercept is not None:
+            return mode.intercept(op, args, kwargs)
         values = op.bind(args, kwargs)
         tensors = [v for v in values if isinstance(v, Tensor)]
         if tensors and (op.kernel is None or (mode.grad and any(t.requires_grad for t in tensors))):
             return op.forward(*values)
         if not tensors:
             return op.run(values)
-        out = op.run([v.array if isinstance(v, Tensor) else v for v in values])
-        return tuple([_wrap(o) for o in out]) if out.__class__ is tuple else _wrap(out)
+        return _wrap_all(op.run([v.array if isinstance(v, Tensor) else v for v in values]))
 
     return call
 
@@ -383,10 +393,32 @@ def op(
 
     def declare(forward: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
         record = Op(forward, vjp, samples, promote, ref, view)
-        make = _list_dispatcher if record.has_list else _dispatcher
+        make = _list_dispatcher if record.has_list else _view_dispatcher if view else _dispatcher
         return _publish(record, make(record), method, forward)
 
     return declare
+
+
+def method(*names: str) -> Callable[[F], F]:
+    """Installs a plain function (one that is no op itself, but calls ops) as a Tensor method.
+
+    Under its own name, or under `names` when given: `@method()`, `@method("svd", "linalg_svd")`.
+    """
+
+    def install(function: F) -> F:
+        for name in names or (function.__name__,):
+            setattr(Tensor, name, function)
+        return function
+
+    return install
+
+
+def alias(function: Callable, *names: str, method: bool = True) -> None:
+    """Further names of a function in `flambeau` and, when it is one, as a Tensor method (PyTorch has both)."""
+    for name in names:
+        ALIASES[name] = function
+        if method:
+            setattr(Tensor, name, function)
 
 
 def composite(samples: Callable | None = None, ref: Callable | None = None, method: bool = True) -> Callable[[F], F]:

@@ -10,7 +10,7 @@ from .. import dtypes
 from ..autograd.modes import mode
 from ..device import device as _device
 from ..tensor import Tensor
-from . import activation, create, elementwise, index, logic, matmul, reduce, shape, sort
+from . import activation, create, elementwise, index, inplace, logic, matmul, reduce, shape, sort
 from . import random as _random
 
 
@@ -28,107 +28,28 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 # -- indexing ---------------------------------------------------------------------------------------------------
-def _raw_index(item: Any) -> Any:
-    if isinstance(item, tuple):
-        return tuple([_raw_index(i) for i in item])
-    if isinstance(item, Tensor):
-        a = item.array
-        if a.dtype.kind not in "iub":
-            raise IndexError(f"tensors used as indices must be integer or bool, not {item.dtype}")
-        return a if a.ndim or a.dtype == bool else int(a)
-    if isinstance(item, slice):
-        if item.step is not None and int(item.step) < 0:
-            raise ValueError("slices with a negative step are not supported; use flip()")
-        return slice(*[None if v is None else int(v) for v in (item.start, item.stop, item.step)])
-    if isinstance(item, range):
-        return list(item)
-    return item
-
-
 def _getitem(self: Tensor, item: Any) -> Tensor:
     try:
-        return index.getitem(self, _raw_index(item))
+        return index.getitem(self, inplace.raw_index(item))
     except IndexError as e:
         raise IndexError(f"{str(e).removeprefix('getitem: ')} for a tensor of shape {list(self.shape)}") from None
 
 
-def _setitem(self: Tensor, item: Any, value: Any) -> None:
-    if not isinstance(value, Tensor) and not isinstance(value, int | float | bool | complex):
-        value = create.as_tensor(value, dtype=self.dtype)
-    _inplace(self, lambda: index.index_put(self, _raw_index(item), value))
-
-
-# -- in place ---------------------------------------------------------------------------------------------------
-def _inplace(self: Tensor, compute: Any) -> Tensor:
-    """Runs the out-of-place form, copies its result into this tensor's memory and takes over its history."""
-    recording = mode.grad and self.requires_grad
-    if recording and self._edge is None:
-        raise RuntimeError("a leaf tensor that requires a gradient is being used in an in-place operation; "
-                           "wrap it in no_grad()")  # fmt: skip
-    if recording and self._edge is not None and getattr(self._edge[0].op, "view", False):
-        raise NotImplementedError("in-place changes of a view that is part of the graph are not available yet; "
-                                  "use the out-of-place form")  # fmt: skip
-    out = compute()
-    if out.array.shape != self.array.shape:
-        raise RuntimeError(f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(out.shape)}")
-    if not np.can_cast(out.array.dtype, self.array.dtype, "same_kind") and out.array.dtype != self.array.dtype:
-        raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {self.dtype}")
-    self.array[...] = out.array
-    self._bump_version()
-    if out.requires_grad:
-        self._edge = out._edge
-        self.requires_grad = True
-    return self
-
-
-def _make_inplace(function: Any) -> Any:
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return _inplace(self, lambda: function(self, *args, **kwargs))
-
-    method.__name__ = function.__name__ + "_"
-    method.__doc__ = f"In-place form of `{function.__name__}`."
-    return method
-
-
-_INPLACE = (
-    "abs acos add addcdiv addcmul asin atan bitwise_and bitwise_or bitwise_xor ceil clamp cos cosh exp exp2 expm1 "
-    "floor floor_divide fmod lerp log log10 log1p log2 logical_and logical_not logical_or masked_fill mul neg pow "
-    "reciprocal relu remainder round rsqrt scatter scatter_add sigmoid sign sin sinh sqrt square sub tan tanh tril "
-    "triu trunc"
-)
-
-
-def _fill_(self: Tensor, value: Any) -> Tensor:
-    """Sets every element."""
-    return _inplace(
-        self, lambda: self.detach() * 0 + value if isinstance(value, Tensor) else create.full_like(self, value)
-    )
-
-
-def _copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
-    """Takes over the values of `src`, broadcast and cast."""
-    return _inplace(self, lambda: logic.cast(shape.expand(src.to(self.device), tuple(self.shape)), self.array.dtype))
-
-
-def _filler(draw: Any, doc: str) -> Any:
-    def method(self: Tensor, *args: Any, generator: Any = None, **kwargs: Any) -> Tensor:
-        g = generator or _random.default_generator()
-        return _inplace(self, lambda: create.as_tensor(draw(g, self, *args, **kwargs), device=self.device))
-
-    method.__doc__ = doc
-    return method
-
-
-def _normal(g: Any, t: Tensor, mean: float = 0.0, std: float = 1.0) -> Any:
-    return g.normal(mean, std, tuple(t.shape), t.array.dtype)
-
-
-def _uniform(g: Any, t: Tensor, low: float = 0.0, high: float = 1.0) -> Any:
-    return g.uniform(low, high, tuple(t.shape), t.array.dtype)
-
-
-def _bernoulli(g: Any, t: Tensor, p: float = 0.5) -> Any:
-    return (g.uniform(0, 1, tuple(t.shape), np.float64) < p).astype(t.array.dtype)
+def _attach_inplace() -> None:
+    for name in inplace.INPLACE.split():
+        function = getattr(Tensor, name, None)
+        if function is not None:
+            setattr(Tensor, name + "_", inplace.make_inplace(function, name + "_"))
+    for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes", "swapdims"):
+        setattr(Tensor, name + "_", inplace.make_reshaping(getattr(Tensor, name), name + "_"))
+    for function in (inplace.fill_, inplace.zero_, inplace.copy_):
+        setattr(Tensor, function.__name__, function)
+    for draw, doc in (
+        (inplace.normal, "Normal numbers in place."),
+        (inplace.uniform, "Uniform numbers in place."),
+        (inplace.bernoulli, "0s and 1s in place."),
+    ):
+        setattr(Tensor, draw.__name__ + "_", inplace.make_filler(draw, draw.__name__ + "_", doc))
 
 
 # -- dtype and device -------------------------------------------------------------------------------------------
@@ -221,7 +142,7 @@ def attach() -> None:
     ).items():  # fmt: skip
         setattr(Tensor, f"__{name}__", _operator(function))
         setattr(Tensor, f"__r{name}__", _operator(_reverse(function)))
-        setattr(Tensor, f"__i{name}__", _make_inplace(function))
+        setattr(Tensor, f"__i{name}__", inplace.make_inplace(function, f"__i{name}__"))
     for name in ("add", "sub", "mul"):  # the hot ones, without the check
         setattr(Tensor, f"__{name}__", getattr(e, name))
     Tensor.__truediv__ = e.true_divide  # type: ignore[attr-defined]
@@ -230,7 +151,7 @@ def attach() -> None:
     Tensor.__hash__ = object.__hash__  # type: ignore[method-assign] # setting __eq__ must not remove it
     Tensor.__neg__, Tensor.__pos__, Tensor.__abs__ = e.neg, e.positive, e.abs  # type: ignore[attr-defined]
     Tensor.__invert__ = logic.bitwise_not  # type: ignore[attr-defined]
-    Tensor.__getitem__, Tensor.__setitem__ = _getitem, _setitem  # type: ignore[attr-defined]
+    Tensor.__getitem__, Tensor.__setitem__ = _getitem, inplace.setitem  # type: ignore[attr-defined]
 
     for function in (
         div, shape.flatten, shape.unflatten, shape.split, shape.chunk, shape.unbind, shape.movedim, shape.t,
@@ -258,15 +179,7 @@ def attach() -> None:
     Tensor.mT = property(lambda self: shape.transpose(self, -1, -2))  # type: ignore[attr-defined]
     Tensor.real, Tensor.imag = property(logic.real), property(logic.imag)  # type: ignore[attr-defined]
 
-    for name in _INPLACE.split():
-        setattr(Tensor, name + "_", _make_inplace(getattr(Tensor, name)))
-    Tensor.div_ = _make_inplace(div)  # type: ignore[attr-defined]
-    Tensor.fill_, Tensor.copy_ = _fill_, _copy_  # type: ignore[attr-defined]
-    Tensor.zero_ = lambda self: _fill_(self, 0)  # type: ignore[attr-defined]
-    Tensor.normal_ = _filler(_normal, "Normal numbers in place.")  # type: ignore[attr-defined]
-    Tensor.uniform_ = _filler(_uniform, "Uniform numbers in place.")  # type: ignore[attr-defined]
-    Tensor.bernoulli_ = _filler(_bernoulli, "0s and 1s in place.")  # type: ignore[attr-defined]
-
+    _attach_inplace()
     Tensor.to, Tensor.type = to, _astype  # type: ignore[attr-defined]
     for name in ("float", "double", "half", "bfloat16", "long", "int", "short", "bool"):
         setattr(Tensor, name, _typed(name))
