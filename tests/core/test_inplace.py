@@ -222,3 +222,16 @@ def test_written_views_leave_no_cycles():
         assert [w() for w in watched] == [None, None]
     finally:
         gc.enable()
+
+
+def test_out_argument():
+    x, target = fb.ones(3), fb.zeros(3)
+    assert fb.add(x, x, out=target) is target and target.tolist() == [2, 2, 2]
+    empty = fb.empty(0)
+    fb.exp(fb.zeros(2), out=empty)
+    assert empty.tolist() == [1, 1]
+    fb.cat([x, x], out=empty.new_empty(0))
+    with pytest.raises(RuntimeError, match=r"\[3\]"):
+        fb.add(fb.ones(2), 1, out=target)
+    with pytest.raises(RuntimeError, match="differentiation"):
+        fb.add(leaf(1), 1, out=target)

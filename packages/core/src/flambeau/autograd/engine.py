@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -57,16 +58,16 @@ class Node:
         """The gradients for `edges`, by the op's formulas."""
         plan = self.plan
         saved, out = _as_tensors(self) if recording else (self.saved, self.out)
+        if plan.single is not None:
+            return [formula(g, saved, out) for formula in plan.single]
         if self.op.has_list:
-            formula, fill, _, _ = plan.formulas[0]
-            return list(formula(g, *[out if k < 0 else saved[k] for k in fill]))
+            return list(plan.formulas[0][0](g, saved, out))
         results: list[Any] = [None] * len(self.edges)
-        for formula, fill, need, targets in plan.formulas:
-            args = [out if k < 0 else saved[k] for k in fill]
+        for formula, need, targets in plan.formulas:
+            got = formula(g, saved, out)
             if need is None:
-                results[targets[0]] = formula(g, *args)
+                results[targets[0]] = got
             else:
-                got = formula(g, *args, need=need)
                 for k, value in zip(targets, [v for v, wanted in zip(got, need, strict=True) if wanted], strict=True):
                     results[k] = value
         return results
@@ -93,7 +94,7 @@ def _as_tensors(node: Node) -> tuple[Any, Any]:
     saved = tuple(v if s else rewrap(v, p) for v, (p, s) in zip(node.saved or (), plan.saved, strict=True))
     out = node.out
     if isinstance(out, tuple):
-        out = tuple(Tensor._from_edge(o, (node, k)) for k, o in enumerate(out))
+        out = tuple(o if o is None else Tensor._from_edge(o, (node, k)) for k, o in enumerate(out))
     elif out is not None:
         out = Tensor._from_edge(out, (node, 0))
     return saved, out
@@ -171,19 +172,23 @@ def _fit(g: Any, meta: tuple, recording: bool) -> Any:
     return g
 
 
-def _complete(node: Node, g: dict[int, Any]) -> Any:
-    """The cotangent(s) of a node: one, or a tuple with None for outputs that nobody used."""
-    return g[0] if node.out_metas is None else tuple(g.get(k) for k in range(len(node.out_metas)))
-
-
 def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
-
     t = g if recording else Tensor._wrap(as_array(g))
-    for hook in hooks:
+    for hook in list(hooks):
         changed = hook(t)
         if changed is not None:
             t = changed
     return t if recording else t.array
+
+
+def _run_node_hooks(node: Node, g: Any, recording: bool) -> Any:
+    """The cotangent(s) after the hooks of the node's outputs."""
+    if node.out_metas is None:
+        return _run_hooks(node.hooks[0], g, recording) if 0 in node.hooks else g  # type: ignore[index]
+    for k, hooks in node.hooks.items():  # type: ignore[union-attr]
+        if g[k] is not None:
+            g[k] = _run_hooks(hooks, g[k], recording)
+    return g
 
 
 def _restore(node: Node) -> None:
@@ -202,18 +207,19 @@ def run(
     retain_graph: bool,
     create_graph: bool,
     capture: dict[Any, Any] | None = None,
-) -> list[tuple[Any, Any]]:
+) -> list[list[Any]]:
     """Propagates cotangents (raw arrays, or Tensors with create_graph) from the root tensors.
 
-    Returns (leaf tensor, gradient) pairs in the order of their first arrival. `capture` maps edges
+    Returns [leaf tensor, gradient] pairs in the order of their first arrival. `capture` maps edges
     (id(node or leaf), index) to None and is filled with what arrives there.
     """
-    waiting: dict[int, tuple[Node, dict[int, Any]]] = {}
-    heap: list[int] = []
-    leaves: dict[int, list[Any]] = {}
+    # sequence number -> [node, cotangent]; of a node with several outputs, a list of cotangents
+    waiting: dict[int, list[Any]] = {}
+    heap: list[int] = []  # negated sequence numbers: the youngest node comes first, after all that use it
+    leaves: dict[int, list[Any]] = {}  # id -> [leaf, gradient]
 
     def deliver(edge: tuple, g: Any) -> None:
-        target, index = edge
+        target, k = edge
         if not isinstance(target, Node):
             entry = leaves.get(id(target))
             if entry is None:
@@ -221,34 +227,40 @@ def run(
             else:
                 entry[1] = entry[1] + g
             return
-        queued = waiting.get(target.sequence)
-        if queued is None:
-            waiting[target.sequence] = (target, {index: g})
-            heapq.heappush(heap, -target.sequence)
+        sequence = target.sequence
+        entry = waiting.get(sequence)
+        if entry is None:
+            several = target.out_metas
+            waiting[sequence] = entry = [target, g if several is None else [None] * len(several)]
+            heapq.heappush(heap, -sequence)
+            if several is None:
+                return
+        if target.out_metas is None:
+            entry[1] = entry[1] + g
         else:
-            arrived = queued[1]
-            arrived[index] = arrived[index] + g if index in arrived else g
+            arrived = entry[1]
+            arrived[k] = g if arrived[k] is None else arrived[k] + g
 
-    previous = mode.grad
+    previous = mode.grad, mode.intercept
     mode.grad = create_graph
+    if not create_graph:
+        mode.intercept = None  # formulas on raw arrays are not for autocast and the like
     try:
         for root, g in zip(roots, cotangents, strict=True):
             deliver(root._edge or (root, 0), g)
         while heap:
-            node, arrived = waiting.pop(-heapq.heappop(heap))
-            if node.hooks:
-                for k, hooks in node.hooks.items():
-                    if k in arrived:
-                        arrived[k] = _run_hooks(hooks, arrived[k], create_graph)
+            node, g = waiting.pop(-heapq.heappop(heap))
+            if node.hooks is not None:
+                g = _run_node_hooks(node, g, create_graph)
             if capture is not None:
-                for k, g in arrived.items():
+                for k, value in enumerate([g] if node.out_metas is None else g):
                     if (id(node), k) in capture:
-                        capture[id(node), k] = g
+                        capture[id(node), k] = value
             if node.saved.__class__ is not tuple:
                 _restore(node)
             if _last_modified > node.sequence:
                 _check_unmodified(node)
-            gradients = node.gradients(_complete(node, arrived), create_graph)
+            gradients = node.gradients(g, create_graph)
             if mode.anomaly is not None:
                 mode.anomaly.check_gradients(node, gradients)
             for edge, meta, g in zip(node.edges, node.metas, gradients, strict=True):
@@ -258,17 +270,16 @@ def run(
                     deliver(edge, g)
             if not retain_graph:
                 node.release()
-        result = []
-        for leaf, g in leaves.values():
-            g = as_array(g)
+        for entry in leaves.values():
+            leaf = entry[0]
+            entry[1] = as_array(entry[1])
             if leaf._hooks:
-                g = _run_hooks(leaf._hooks, g, create_graph)
+                entry[1] = _run_hooks(leaf._hooks, entry[1], create_graph)
             if capture is not None and (id(leaf), 0) in capture:
-                capture[id(leaf), 0] = g
-            result.append((leaf, g))
-        return result
+                capture[id(leaf), 0] = entry[1]
+        return list(leaves.values())
     finally:
-        mode.grad = previous
+        mode.grad, mode.intercept = previous
 
 
 def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -> list[Any]:
@@ -307,23 +318,31 @@ def backward(
     grads = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(outputs))
     retain = create_graph if retain_graph is None else retain_graph
     wanted = None if inputs is None else {id(t) for t in inputs}
-    for leaf, g in run(outputs, _initial(outputs, grads, create_graph), retain, create_graph):
-        if wanted is None or id(leaf) in wanted:
-            _accumulate(leaf, g, create_graph)
-
-
-def _accumulate(leaf: Any, g: Any, recording: bool) -> None:
-
-    if leaf.grad is not None:
-        if recording:
-            leaf.grad = leaf.grad + g
+    for entry in run(outputs, _initial(outputs, grads, create_graph), retain, create_graph):
+        leaf = entry[0]
+        if wanted is not None and id(leaf) not in wanted:
+            continue
+        if create_graph:
+            leaf.grad = entry[1] if leaf.grad is None else leaf.grad + entry[1]
+        elif leaf.grad is None:
+            leaf.grad = Tensor._wrap(_own(entry))
         else:
-            leaf.grad.array += g
-    elif recording:
-        leaf.grad = g
-    else:
-        # A copy: a formula may have handed on `g` itself or a view of it, and `.grad` is changed in place later.
-        leaf.grad = Tensor._wrap(g.copy())
+            leaf.grad.array += entry[1]
+
+
+def _own(entry: list) -> Any:
+    """The gradient in `entry`, copied if anything else refers to it: `.grad` is changed in place later."""
+    g = entry.pop()
+    return g if g.base is None and sys.getrefcount(g) <= _ALONE else g.copy()
+
+
+def _references_of_a_fresh_array() -> int:
+    entry = [numpy.empty(1)]
+    g = entry.pop()
+    return sys.getrefcount(g)
+
+
+_ALONE = _references_of_a_fresh_array()
 
 
 def grad(

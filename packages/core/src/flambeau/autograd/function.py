@@ -67,7 +67,7 @@ class FunctionNode(Node):
     # -- what the engine calls -----------------------------------------------------------------------------------
     def gradients(self, g: Any, recording: bool) -> list[Any]:
         """The gradients for `edges`, from the function's backward."""
-        given = list(g) if self.out_metas is not None and isinstance(g, tuple) else [g]
+        given = list(g) if self.out_metas is not None else [g]
         for i, value in enumerate(given):
             if value is None and self._materialize:
                 shape, dtype, xp = self._shapes[i]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..backends import kernels as _kernels
@@ -73,3 +74,8 @@ globals().update(_public)
 __all__ = sorted([*_public, "REGISTRY", "composite", "kernel", "op"])
 
 _kernels.register()
+
+# log(0) is -inf and 0/0 is NaN without a word, as in PyTorch; NumPy's warnings elsewhere stay as they are.
+warnings.filterwarnings(
+    "ignore", r"(divide by zero|invalid value|overflow|underflow) encountered", RuntimeWarning, module=r"flambeau\b"
+)

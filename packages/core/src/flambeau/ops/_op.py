@@ -14,10 +14,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy
 
 from .. import backends, dtypes
-from ..autograd.engine import Node, next_sequence
+from ..autograd.engine import Node, mark_modified, next_sequence
 from ..autograd.modes import mode
 from ..autograd.views import note_view
 from ..tensor import Tensor
+from ._errors import check_same_dtype, explain
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -31,14 +32,16 @@ _new_node = Node.__new__
 class Plan:
     """What to save and which formulas to run, for one set of inputs that require a gradient."""
 
-    __slots__ = ("edges", "formulas", "saved", "saves_out")
+    __slots__ = ("edges", "formulas", "keeps", "saved", "single")
 
     def __init__(self, op: Op, mask: int):
         inputs = [i for i in op.inputs if mask >> i & 1]
         self.edges = tuple(inputs)  # positions of the arguments that get a gradient, in order
         saved: list[tuple[int, bool]] = []  # (argument position, shape only)
-        self.formulas: list[tuple[Callable, tuple, tuple | None, tuple]] = []
-        self.saves_out = False
+        # (call of the formula, mask of wanted arguments or None, places in `edges` of what it returns)
+        self.formulas: list[tuple[Callable, tuple | None, tuple]] = []
+        # The outputs that formulas ask for: "out" all of them, "out1" the second one.
+        self.keeps: set[str] = set()
         done = set()
         for i in inputs:
             names, formula = op.vjp_of[i]
@@ -47,18 +50,38 @@ class Plan:
             done.add(formula)
             targets = [op.params.index(n) for n in names]
             need = tuple(bool(mask >> t & 1) for t in targets) if len(names) > 1 else None
-            fill = []  # for each parameter of the formula: index into `saved`, or -1 for out
+            fill = []  # for each parameter of the formula: index into `saved`, -1 for out, -2 - k for out<k>
             for name in list(inspect.signature(formula).parameters)[1:]:
-                if name == "out":
-                    self.saves_out = True
-                    fill.append(-1)
+                if name == "out" or (name[:3] == "out" and name[3:].isdigit()):
+                    self.keeps.add(name)
+                    fill.append(-2 - int(name[3:]) if name[3:] else -1)
                 elif name != "need":
                     key = op.locate(name)
                     if key not in saved:
                         saved.append(key)
                     fill.append(saved.index(key))
-            self.formulas.append((formula, tuple(fill), need, tuple(inputs.index(t) for t in targets if t in inputs)))
+            places = tuple(inputs.index(t) for t in targets if t in inputs)
+            self.formulas.append((_bound(formula, fill, need), need, places))
         self.saved = tuple(saved)
+        plain = not op.has_list and all(need is None for _, need, _ in self.formulas)
+        self.single = tuple(call for call, _, _ in self.formulas) if plain else None  # one formula for each edge
+
+
+def _bound(formula: Callable, fill: list[int], need: tuple | None) -> Callable:
+    """`call(g, saved, out)` that gives a formula its arguments; the short ones without a list."""
+    def pick(k: int, saved: tuple, out: Any) -> Any:
+        return saved[k] if k >= 0 else out if k == -1 else out[-2 - k]
+
+    if need is not None:
+        return lambda g, saved, out: formula(g, *[pick(k, saved, out) for k in fill], need=need)
+    if not fill:
+        return lambda g, saved, out: formula(g)
+    if fill == [-1]:
+        return lambda g, saved, out: formula(g, out)
+    if len(fill) == 1 and fill[0] >= 0:
+        (k,) = fill
+        return lambda g, saved, out: formula(g, saved[k])
+    return lambda g, saved, out: formula(g, *[pick(k, saved, out) for k in fill])
 
 
 class Op:
@@ -208,13 +231,16 @@ def _record(op: Op, raw: Sequence[Any], mask: int, edges: list, metas: list, out
                 t._edge = (node, k)
                 t.requires_grad = True
         outputs: Any = _like(out, items)
-        node.out = tuple([t.array for t in items]) if plan.saves_out else None
+        node.out = None
+        if plan.keeps:
+            everything = "out" in plan.keeps
+            node.out = tuple([t.array if everything or f"out{k}" in plan.keeps else None for k, t in enumerate(items)])
         node.out_metas = tuple([(t.array.shape, t.array.dtype) for t in items])
     else:
         outputs = _wrap(out)
         outputs._edge = (node, 0)
         outputs.requires_grad = True
-        node.out = outputs.array if plan.saves_out else None
+        node.out = outputs.array if plan.keeps else None
     if mode.observe is not None:
         mode.observe(node, outputs)
     return outputs
@@ -228,12 +254,14 @@ def _dispatcher(op: Op) -> Callable:
     """The public function of an op whose arguments are single arrays."""
     count, promote = len(op.params), op.promote
     inputs = tuple([(i, 1 << i if i in op.vjp_of else 0) for i in op.inputs])
-    forward, positions = op.forward, op.positions
+    forward, positions, view = op.forward, op.positions, op.view
     pair = positions if len(positions) == 2 and promote is not None else None
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if mode.intercept is not None:
             return mode.intercept(op, args, kwargs)
+        if kwargs and "out" in kwargs:
+            return _into(call, args, kwargs)
         raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
         found = False
         mask = 0
@@ -250,7 +278,9 @@ def _dispatcher(op: Op) -> Callable:
                     metas.append((array.shape, array.dtype))
         if not found:
             return op.run(raw)
-        if promote is not None:
+        if promote == "same":
+            check_same_dtype(op, raw)
+        elif promote is not None:
             # Two arrays of one floating dtype are by far the most common: nothing to promote.
             if pair is None:
                 _promote(op, raw)
@@ -265,26 +295,37 @@ def _dispatcher(op: Op) -> Callable:
             else:
                 out = op.run(raw)
         except (ValueError, TypeError, IndexError, RuntimeError) as e:
-            raise _explain(op, raw, e) from None if type(e) is ValueError else e
-        return _record(op, raw, mask, edges, metas, out) if mask else _wrap_all(out)
+            raise explain(op, raw, e) from None if type(e) is ValueError else e
+        result = _record(op, raw, mask, edges, metas, out) if mask else _wrap_all(out)
+        if view:  # in-place changes have to find the base
+            source = args[0] if args else kwargs[op.params[0]]
+            if isinstance(source, Tensor):
+                for k, t in enumerate(result) if isinstance(result, tuple) else ((None, result),):
+                    note_view(t, source, ((op.function, raw[1:], k),))
+        return result
 
     return call
 
 
-def _view_dispatcher(op: Op) -> Callable:
-    """The public function of an op whose output may be a view: the base is remembered for in-place changes."""
-    inner = _dispatcher(op)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        out = inner(*args, **kwargs)
-        if mode.intercept is None and isinstance(out, Tensor | tuple):
-            source, *rest = op.bind(args, kwargs)
-            for k, t in enumerate(out) if isinstance(out, tuple) else ((None, out),):
-                if isinstance(t, Tensor) and isinstance(source, Tensor):
-                    note_view(t, source, ((op.function, rest, k),))
-        return out
-
-    return call
+def _into(call: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """`f(..., out=tensor)`: the result is written into a tensor that exists (an empty one takes any shape)."""
+    target = kwargs.pop("out")
+    result = call(*args, **kwargs)
+    if target is None:
+        return result
+    for t, r in zip(target, result, strict=True) if isinstance(target, tuple | list) else [(target, result)]:
+        if t.requires_grad or (mode.grad and r.requires_grad):
+            raise RuntimeError("out=... does not support automatic differentiation, but an argument requires a gradient")
+        if not numpy.can_cast(r.array.dtype, t.array.dtype, "same_kind"):
+            raise RuntimeError(f"result type {r.dtype} can't be cast to the desired output type {t.dtype}")
+        if t.array.shape == r.array.shape:
+            t.array[...] = r.array
+            mark_modified(t.array)
+        elif t.array.size == 0:
+            t.array = r.array.astype(t.array.dtype)
+        else:
+            raise RuntimeError(f"out has shape {list(t.shape)} but the result has {list(r.shape)}")
+    return target
 
 
 def _list_dispatcher(op: Op) -> Callable:
@@ -293,6 +334,8 @@ def _list_dispatcher(op: Op) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         if mode.intercept is not None:
             return mode.intercept(op, args, kwargs)
+        if "out" in kwargs:
+            return _into(call, args, kwargs)
         raw = op.bind(args, kwargs)
         tensors = list(raw[0])
         if not tensors:
@@ -306,7 +349,7 @@ def _list_dispatcher(op: Op) -> Callable:
         try:
             out = op.run(raw)
         except (ValueError, TypeError, IndexError) as e:
-            raise _explain(op, raw, e) from None
+            raise explain(op, raw, e) from None
         wanted = [isinstance(t, Tensor) and t.requires_grad for t in tensors]
         if not any(wanted) or not mode.grad or not op.vjp_of:
             return _wrap_all(out)
@@ -324,6 +367,8 @@ def _composite_dispatcher(op: Op) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         if mode.intercept is not None:
             return mode.intercept(op, args, kwargs)
+        if "out" in kwargs:
+            return _into(call, args, kwargs)
         values = op.bind(args, kwargs)
         tensors = [v for v in values if isinstance(v, Tensor)]
         if tensors and (op.kernel is None or (mode.grad and any(t.requires_grad for t in tensors))):
@@ -333,24 +378,6 @@ def _composite_dispatcher(op: Op) -> Callable:
         return _wrap_all(op.run([v.array if isinstance(v, Tensor) else v for v in values]))
 
     return call
-
-
-def _explain(op: Op, raw: Sequence[Any], error: Exception) -> Exception:
-    """The array library's error with the op's name and the shapes and dtypes it was called with."""
-    if getattr(error, "_explained", False):
-        return error
-    parts = []
-    for name, v in zip(op.params, raw, strict=True):
-        if hasattr(v, "shape"):
-            parts.append(f"{name} {tuple(v.shape)} {v.dtype}")
-        elif isinstance(v, list) and v and hasattr(v[0], "shape"):
-            parts.append(f"{name} [" + ", ".join(str(tuple(a.shape)) for a in v) + "]")
-        elif v is not None and not isinstance(v, list):
-            parts.append(f"{name}={v!r}")
-    kind = type(error) if type(error) in (TypeError, IndexError, RuntimeError, ValueError) else ValueError
-    new = kind(f"{op.name}: {error} (called with {', '.join(parts)})")
-    new._explained = True  # type: ignore[attr-defined]
-    return new
 
 
 def _publish(op: Op, dispatcher: Callable, method: bool, doc_source: Callable) -> Callable:
@@ -383,17 +410,18 @@ def op(
     vjp: argument name (or tuple of names) -> formula giving the cotangent(s). The formula's parameter names say
         what is saved: `g`, `out`, an argument, or `<argument>_shape`; grouped formulas also take `need`.
     samples: `lambda t: [args, ...]`, from which the tests are generated.
-    promote: None, "arith" (PyTorch's promotion), "float" (then integers to the default float dtype).
+    promote: None, "arith" (PyTorch's promotion), "float" (then integers to the default float dtype), "same" (the
+        differentiable arguments must have one dtype).
     ref: an independent NumPy reference for the tests.
     method: also install as a Tensor method (when the first parameter is `input`).
     view: the output may share memory with the input.
     """
-    if promote not in (None, "arith", "float"):
-        raise ValueError(f"promote is {promote!r}; it must be None, 'arith' or 'float'")
+    if promote not in (None, "arith", "float", "same"):
+        raise ValueError(f"promote is {promote!r}; it must be None, 'arith', 'float' or 'same'")
 
     def declare(forward: Callable[Concatenate[Any, P], Any]) -> Callable[P, Any]:
         record = Op(forward, vjp, samples, promote, ref, view)
-        make = _list_dispatcher if record.has_list else _view_dispatcher if view else _dispatcher
+        make = _list_dispatcher if record.has_list else _dispatcher
         return _publish(record, make(record), method, forward)
 
     return declare

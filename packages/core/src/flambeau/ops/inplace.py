@@ -80,7 +80,8 @@ def write(self: Tensor, out: Tensor) -> Tensor:
     _check_writable(self)
     if out._edge is not None:  # the formula may need the old values: it keeps a copy, as the memory is about to change
         node = out._edge[0]
-        node.saved = tuple([a.copy() if a is mine else a for a in node.saved])
+        if node.saved.__class__ is tuple:  # not dropped by a checkpoint
+            node.saved = tuple([a.copy() if a is mine else a for a in node.saved])
     if self._view is None:
         mine[...] = out.array
         mark_modified(mine)

@@ -12,19 +12,7 @@ from ..device import device as _device
 from ..tensor import Tensor
 from . import activation, create, elementwise, index, inplace, logic, matmul, reduce, shape, sort
 from . import random as _random
-
-
-def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
-    """input / other; rounding_mode "floor" or "trunc" rounds and keeps the promoted dtype."""
-    if rounding_mode is None:
-        return elementwise.true_divide(input, other)
-    if rounding_mode == "floor":
-        return elementwise.floor_divide(input, other)
-    if rounding_mode == "trunc":
-        quotient = elementwise.trunc(elementwise.true_divide(input, other))
-        kinds = [getattr(v, "array", v) for v in (input, other)]
-        return logic.cast(quotient, dtypes.result_numpy(kinds))
-    raise RuntimeError(f"rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
+from .elementwise import div
 
 
 # -- indexing ---------------------------------------------------------------------------------------------------

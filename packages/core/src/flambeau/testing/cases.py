@@ -4,17 +4,21 @@ A test module only needs
 
     @pytest.mark.parametrize("case", op_cases(), ids=str)
     def test_gradient(case): case.check_gradient()
+
+With FLAMBEAU_DEVICE=cuda the arrays of all cases are on the GPU.
 """
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import ops
+from .. import backends, ops
+from ..device import device
 from ..ops._op import REGISTRY, Op
 from ..tensor import Tensor
 from .compare import assert_close
@@ -35,12 +39,22 @@ def _maker(seed: int) -> Any:
     return make
 
 
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
 def _map(value: Any, function: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if _is_array(value):
         return function(value)
-    if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
+    if isinstance(value, list) and value and _is_array(value[0]):
         return [function(v) for v in value]
     return value
+
+
+def _to_device(array: np.ndarray) -> Any:
+    """The array where the tests are to run: FLAMBEAU_DEVICE, the CPU when it is not set."""
+    where = device(os.environ.get("FLAMBEAU_DEVICE", "cpu"))
+    return array if where.type == "cpu" else backends.get(where).from_host(array, where)
 
 
 @dataclass
@@ -58,15 +72,15 @@ class OpCase:
         assert self.op.samples is not None
         sample = self.op.samples(_maker(zlib.crc32(self.op.name.encode())))[self.number]
         kwargs = sample[-1] if isinstance(sample[-1], dict) else {}
-        return self.op.bind(sample[: len(sample) - bool(kwargs)], kwargs)
+        return [_map(v, _to_device) for v in self.op.bind(sample[: len(sample) - bool(kwargs)], kwargs)]
 
-    def tensors(self, dtype: Any = None, requires_grad: bool = False, move: Any = None) -> list[Any]:
+    def tensors(self, dtype: Any = None, requires_grad: bool = False) -> list[Any]:
         """The arguments with Tensors where arrays stand (integers and booleans too)."""
 
-        def wrap(position: int, a: np.ndarray) -> Tensor:
+        def wrap(position: int, a: Any) -> Tensor:
             if dtype is not None and a.dtype.kind == "f":
                 a = a.astype(dtype)
-            t = Tensor._wrap(a if move is None else move(a))
+            t = Tensor._wrap(a)
             differentiable = self.op.composite or position in self.op.vjp_of
             if requires_grad and differentiable and a.dtype.kind == "f":
                 t.requires_grad_()
@@ -97,15 +111,15 @@ class OpCase:
     def check_forms(self) -> None:
         """Raw arrays = Tensors; inputs unchanged; non-contiguous inputs give the same."""
         raw = self.arguments()
-        kept = [_map(v, np.copy) for v in raw]
+        kept = [_map(v, lambda a: a.copy()) for v in raw]
         plain = self.op.function(*raw)
         for a, b in zip(raw, kept, strict=True):
-            if isinstance(a, np.ndarray) or (isinstance(a, list) and a and isinstance(a[0], np.ndarray)):
+            if _is_array(a) or (isinstance(a, list) and a and _is_array(a[0])):
                 assert_close(a, b, rtol=0, atol=0)
         assert_close(self.op.function(*self.tensors()), plain, rtol=0, atol=0)
 
-        def strided(a: np.ndarray) -> np.ndarray:
-            return np.repeat(a, 2, -1)[..., ::2] if a.ndim else a
+        def strided(a: Any) -> Any:
+            return backends.of(a).xp.repeat(a, 2, -1)[..., ::2] if a.ndim else a
 
         args = [_map(v, strided) for v in self.arguments()]
         assert_close(self.op.function(*args), plain, rtol=1e-12, atol=1e-14)
