@@ -59,7 +59,16 @@ def missing_names(namespace: Any) -> list[str]:
 
 def run_op_tests(device: str, quick: bool) -> tuple[str, bool]:
     """The generated op tests in a process of their own. Returns (summary, passed)."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x" if quick else "--maxfail=400", "--tb=line", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x" if quick else "--maxfail=400",
+        "--tb=line",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += [str(ROOT / "tests" / "core" / "test_ops.py"), "-k", "not every_op and not count_of"]
     done = subprocess.run(
         command, cwd=ROOT, env=dict(os.environ, FLAMBEAU_DEVICE=device), capture_output=True, text=True
@@ -141,7 +150,9 @@ def main() -> int:
         print(f"error: CuPy cannot be imported ({e})\n  pip install 'flambeau-core[cuda12]'", file=sys.stderr)
         return 3
     missing = missing_names(cupy)
-    print(f"{len(names_of_xp())} names of the array namespace are used by the ops; CuPy {cupy.__version__} lacks {missing or 'none'}")
+    print(
+        f"{len(names_of_xp())} names of the array namespace are used by the ops; CuPy {cupy.__version__} lacks {missing or 'none'}"
+    )
     import flambeau
     from flambeau import backends
 

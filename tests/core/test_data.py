@@ -13,12 +13,15 @@ import flambeau
 from flambeau import Generator
 from flambeau.data import (
     BatchSampler,
+    ChainDataset,
     ConcatDataset,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    StackDataset,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -231,6 +234,11 @@ def test_getitems_is_used():
     one_by_one = collected(DataLoader(Noisy(), 4, shuffle=True))
     flambeau.manual_seed(0)
     assert collected(DataLoader(Several(), 4, shuffle=True)) == one_by_one
+    part = Subset(Several(), [5, 1, 3])
+    assert [i for i, _ in part.__getitems__([2, 0])] == [3, 5]
+    assert [batch[0].tolist() for batch in DataLoader(part, 2)] == [[5, 1], [3]]
+    assert not hasattr(Subset(Noisy(), [1]), "__getitems__")
+    assert Subset(np.arange(10) * 2, [5, 1, 3])[[0, 2]].tolist() == [10, 6]
 
 
 def test_the_order_and_the_samples_follow_the_seed_and_change_each_epoch():
@@ -347,3 +355,60 @@ def test_resume_of_an_iterable_dataset():
 def test_a_foreign_state_is_refused():
     with pytest.raises(ValueError, match="seed"):
         DataLoader(Noisy()).load_state_dict({})
+
+
+# -- PyTorch's further datasets and samplers ---------------------------------------------------------------------------
+
+
+def test_stacked_datasets():
+    a, b = TensorDataset(np.arange(3)), [5, 6, 7]
+    assert StackDataset(a, b)[1] == ((1,), 6) and len(StackDataset(a, b)) == 3
+    batches = list(DataLoader(StackDataset(x=b, y=["p", "q", "r"]), 2))
+    assert batches[0]["x"].tolist() == [5, 6] and batches[1]["y"] == ["r"]
+    for build, words in [
+        (lambda: StackDataset(a, x=b), "not both"),
+        (lambda: StackDataset(), "at least one"),
+        (lambda: StackDataset(b, [1]), "size mismatch"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            build()
+
+
+def test_chained_iterable_datasets():
+    chain = Count(3) + Count(2)
+    assert isinstance(chain, ChainDataset) and list(chain) == [0, 1, 2, 0, 1]
+    assert [batch.tolist() for batch in DataLoader(chain, 2)] == [[0, 1], [2, 0], [1]] and len(chain) == 5
+    with pytest.raises(TypeError, match="ConcatDataset"):
+        list(ChainDataset([TensorDataset(np.arange(2))]))
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.booleans(), st.booleans())
+def test_distributed_shares(n, replicas, shuffle, drop):
+    shares = [DistributedSampler(range(n), replicas, rank, shuffle, 3, drop) for rank in range(replicas)]
+    orders = [list(share) for share in shares]
+    assert {len(order) for order in orders} == {len(shares[0])}
+    everything = [i for order in orders for i in order]
+    assert set(everything) <= set(range(n)) and (drop or set(everything) == set(range(n)))
+    assert not drop or len(everything) == len(set(everything)) == n // replicas * replicas
+    assert orders[0] == list(shares[0])
+    shares[0].set_epoch(1)
+    assert not shuffle or n < 12 or list(shares[0]) != orders[0] or len(orders[0]) < 3
+
+
+def test_distributed_sampler_needs_its_place():
+    with pytest.raises(RuntimeError, match="num_replicas and rank"):
+        DistributedSampler(range(3))
+    with pytest.raises(ValueError, match="Invalid rank 2"):
+        DistributedSampler(range(3), 2, 2)
+
+
+def test_utils_data_is_the_same_package():
+    from flambeau.utils import data
+    from flambeau.utils.data import DataLoader as Same
+
+    assert Same is DataLoader and data.TensorDataset is TensorDataset
+
+
+def test_arguments_without_effect_are_accepted():
+    loader = DataLoader([1, 2], pin_memory=True, pin_memory_device="cuda", in_order=False)
+    assert [batch.tolist() for batch in loader] == [[1], [2]]

@@ -338,3 +338,61 @@ def state(pid):
             return file.read().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+# -- any order ---------------------------------------------------------------------------------------------------------
+
+
+class SlowFirst(Mixed):
+    """The samples of one batch take long."""
+
+    def __init__(self, slow=range(4), seconds=0.4):
+        self.slow, self.seconds = slow, seconds
+
+    def __getitem__(self, index):
+        if index in self.slow:
+            time.sleep(self.seconds / len(self.slow))
+        return super().__getitem__(index)
+
+
+def test_a_slow_batch_holds_up_no_other_without_in_order():
+    loader = DataLoader(SlowFirst(), 4, num_workers=2, in_order=False, prefetch_factor=1)
+    start, labels, times = time.perf_counter(), [], []
+    for batch in loader:
+        labels.append(batch["label"].tolist())
+        times.append(time.perf_counter() - start)
+    assert labels[-1] == [0, 1, 2, 3] and times[-2] < 0.9 * times[-1]
+    assert sorted(label for batch in labels for label in batch) == list(range(23))
+    ordered = [batch["label"].tolist() for batch in DataLoader(SlowFirst(), 4, num_workers=2)]
+    assert ordered == [batch["label"].tolist() for batch in DataLoader(Mixed(), 4)]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_resume_without_an_order_gives_each_sample_once(stop):
+    loader = DataLoader(SlowFirst(), 4, shuffle=True, num_workers=2, in_order=False)
+    iterator = iter(loader)
+    seen = [label for _ in range(stop) for label in next(iterator)["label"].tolist()]
+    state = loader.state_dict()
+    del iterator
+    other = DataLoader(SlowFirst(), 4, shuffle=True, num_workers=2, in_order=False)
+    other.load_state_dict(state)
+    seen += [label for batch in other for label in batch["label"].tolist()]
+    assert sorted(seen) == list(range(23))
+    assert sorted(label for batch in other for label in batch["label"].tolist()) == list(range(23))
+
+
+def test_iterable_datasets_without_an_order():
+    loader = DataLoader(Split(), 3, num_workers=3, in_order=False)
+    ordered = sorted(str(batch) for batch in DataLoader(Split(), 3, num_workers=3))
+    assert sorted(str(batch) for batch in loader) == ordered
+    with pytest.raises(NotImplementedError, match="in_order=True"):
+        loader.state_dict()
+
+
+@pytest.mark.parametrize("how", ["kill", "raise"])
+def test_errors_without_an_order(how):
+    with pytest.raises((WorkerError, Exception)) as caught:
+        list(DataLoader(Failing(how), 4, num_workers=2, in_order=False))
+    assert not isinstance(caught.value, TimeoutError)
+    with pytest.raises(WorkerError, match="within"):
+        list(DataLoader(Failing("sleep"), 4, num_workers=2, in_order=False, timeout=0.5))

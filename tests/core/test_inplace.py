@@ -15,7 +15,17 @@ def leaf(*values):
 
 def test_views_share_memory():
     x = fb.arange(12.0).reshape(3, 4).clone()
-    views = [x[0], x[0, 0], x[:, 1:3], x.T, x.reshape(4, 3), x.transpose(0, 1), x.unsqueeze(0), x.detach(), x.expand(2, 3, 4)]
+    views = [
+        x[0],
+        x[0, 0],
+        x[:, 1:3],
+        x.T,
+        x.reshape(4, 3),
+        x.transpose(0, 1),
+        x.unsqueeze(0),
+        x.detach(),
+        x.expand(2, 3, 4),
+    ]
     for v in views:
         assert np.shares_memory(v.array, x.array)
         assert v.detach()._base is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import flambeau
 from flambeau.errors import FlambeauError
-from flambeau.io import load_model_state, read_model_card, safe_open, save_file, save_model
+from flambeau.io import CheckpointError, load_model_state, read_model_card, safe_open, save_file, save_model_state
 from flambeau.io.tree import flatten, unflatten
 
 
@@ -120,18 +120,47 @@ def test_a_damaged_description_is_a_clear_error(text, tmp_path):
         flambeau.load(tmp_path / "a")
 
 
-def test_pickle_files_are_refused_with_a_way_out(tmp_path):
-    (tmp_path / "a.pt").write_bytes(b"PK\3\4....")
-    (tmp_path / "renamed.safetensors").write_bytes(b"PK\3\4....")
-    (tmp_path / "old").write_bytes(b"\x80\x02}q\x00.")
-    for name in ("a.pt", "renamed.safetensors", "old"):
-        with pytest.raises(NotImplementedError, match="pickle") as caught:
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    for name, content, words in (
+        ("a.pt", b"PK\3\4....", "cut off"),
+        ("renamed.safetensors", b"PK\3\4....", "cut off"),
+        ("old", b"\x80\x02}q\x00.", "not one that torch.save wrote"),
+        ("ancient", b"\0" * 257 + b"ustar" + bytes(250), "tar format"),
+        ("model.gguf", b"GGUF" + bytes(20), "GGUF"),
+        ("keras.h5", b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=words) as caught:
             flambeau.load(tmp_path / name)
-        assert isinstance(caught.value, FlambeauError) and "safetensors" in caught.value.mend
+        assert name in str(caught.value) and caught.value.mend
     with pytest.raises(NotImplementedError, match="not written"):
-        flambeau.save({}, tmp_path / "b.pth")
+        flambeau.save({}, tmp_path / "b.pkl")
     with pytest.raises(FlambeauError, match="does not exist"):
         flambeau.load(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("length", [128, 128 + 256, 640, 0x4B50])
+def test_a_header_length_that_looks_like_another_format(length, tmp_path):
+    text = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(length)
+    (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + text + b"\7")
+    assert flambeau.load(tmp_path / "a")["x"].tolist() == [7]
+
+
+def test_arguments_of_load(tmp_path):
+    flambeau.save({"x": flambeau.ones(2)}, tmp_path / "a.pt")
+    for place in ("cpu", flambeau.device("cpu"), None):
+        assert flambeau.load(tmp_path / "a.pt", place, mmap=None)["x"].tolist() == [1, 1]
+    with pytest.raises(NotImplementedError, match="would run"):
+        flambeau.load(tmp_path / "a.pt", weights_only=False)
+    for place in (lambda storage, location: storage, {"cuda:0": "cpu"}):
+        with pytest.raises(FlambeauError, match="map_location"):
+            flambeau.load(tmp_path / "a.pt", place)
+    with pytest.raises(ValueError, match="device"):
+        flambeau.load(tmp_path / "a.pt", "tpu")
+    with pytest.raises(TypeError):
+        flambeau.load(tmp_path / "a.pt", pickle_module=None)
+    with pytest.raises(ValueError, match="format"):
+        flambeau.save({}, tmp_path / "a", format="onnx")
 
 
 def test_sharded_folder(tmp_path):
@@ -163,7 +192,7 @@ def test_folder_with_one_file_and_without(tmp_path):
 
 def test_model_card(tmp_path):
     path = tmp_path / "m.safetensors"
-    save_model(
+    save_model_state(
         {"w": flambeau.ones(2)}, path, model="x/net", config={"width": 3}, plugin="x-plugin", notes={"classes": ["a"]}
     )
     card = read_model_card(path)

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import traceback
 
 import numpy as np
 import pytest
@@ -234,8 +235,64 @@ def test_hooks():
     with net.register_forward_hook(lambda *a: 5):
         assert net(flambeau.ones(1, 2)) == 5
     assert net(flambeau.ones(1, 2)) is not 5  # noqa: F632
-    with pytest.raises(NotImplementedError):
-        net.register_full_backward_hook(lambda *a: None)
+    with pytest.raises(NotImplementedError, match="register_full_backward_hook"):
+        net.register_backward_hook(lambda *a: None)
+
+
+def test_backward_hooks_see_and_replace_gradients():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    seen = []
+    net[1].register_full_backward_pre_hook(lambda module, grad_output: (grad_output[0] * 0 + 1,))
+    net[1].register_full_backward_hook(lambda module, grad_input, grad_output: seen.append((grad_input, grad_output)))
+    handle = net[0].register_full_backward_hook(lambda module, grad_input, grad_output: (grad_input[0] * 0,))
+    x = flambeau.ones(1, 2, requires_grad=True)
+    (net(x) * 5).sum().backward()
+    ((grad_input,), (grad_output,)), slope = seen[0], 1 - net(x).detach() ** 2
+    assert grad_output.tolist() == [[1.0, 1.0, 1.0]] and x.grad.tolist() == [[0.0, 0.0]]
+    np.testing.assert_allclose(grad_input.tolist(), slope.tolist(), rtol=1e-6)
+    handle.remove()
+    net(x).sum().backward()
+    assert x.grad.numpy().any()
+
+
+def test_failing_hooks_that_are_always_called_do_not_hide_the_error():
+    net = nn.Linear(2, 2)
+    net.register_forward_hook(lambda *a: 1 / 0, always_call=True)
+    with pytest.raises(RuntimeError, match="linear"), pytest.warns(UserWarning, match="division by zero"):
+        net(flambeau.ones(1, 3))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_printed_traceback_ends_with_the_module_path(depth):
+    """The path is a note: Python prints it as the last line, below the message with op, shapes and the mend."""
+    net = Net()
+    for _ in range(depth - 1):
+        net = nn.Sequential(net)
+    with pytest.raises(RuntimeError) as caught:
+        net(flambeau.ones(2, 4, 5, 5))
+    lines = "".join(traceback.format_exception(caught.value)).rstrip().splitlines()
+    place = "Net.encoder.0.conv" if depth == 1 else "Sequential" + ".0" * (depth - 1) + ".encoder.0.conv"
+    assert lines[-1] == f"in {place} (Conv2d)"
+    assert "conv" in lines[-2] and "[2, 4, 5, 5]" in lines[-2].replace("(", "[").replace(")", "]")
+
+
+def test_errors_of_dtype_and_shape_name_op_and_mend():
+    with pytest.raises(RuntimeError, match=r"in_features") as caught:
+        nn.Sequential(nn.Linear(3, 2))(flambeau.ones(1, 4))
+    assert "linear" in str(caught.value) and "1x4" in str(caught.value)
+    assert caught.value.__notes__ == ["in Sequential.0 (Linear)"]
+    with pytest.raises(ValueError, match=r"input has dtype .*float64 .*\.to\(dtype\)"):
+        nn.LSTM(2, 2)(flambeau.ones(3, 1, 2, dtype=flambeau.float64))
+
+
+def test_half_finished_loading_changes_nothing_without_hooks():
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    before = {k: v.tolist() for k, v in net.state_dict().items()}
+    state = {k: v * 0 + 7 for k, v in net.state_dict().items()}
+    state["1.weight"] = flambeau.ones(2, 2)
+    with pytest.raises(RuntimeError, match=r"size mismatch for 1\.weight"):
+        net.load_state_dict(state, strict=False)
+    assert {k: v.tolist() for k, v in net.state_dict().items()} == before
 
 
 def test_errors_name_the_module_path_once():
@@ -380,9 +437,9 @@ def test_losses_name_bad_reductions():
 def test_misuse_of_layers_is_named():
     with pytest.raises(ValueError, match=r"BatchNorm2d: expected 4D input \(got 3D input\)"):
         nn.BatchNorm2d(3)(flambeau.ones(2, 3, 4))
-    with pytest.raises(RuntimeError, match="input_size 4, got 5"):
+    with pytest.raises(RuntimeError, match="Expected 4, got 5"):
         nn.LSTM(4, 3)(flambeau.ones(2, 1, 5))
-    with pytest.raises(RuntimeError, match=r"expected hidden size \(1, 1, 3\)"):
+    with pytest.raises(RuntimeError, match=r"Expected hidden size \(1, 1, 3\)"):
         nn.GRU(4, 3)(flambeau.ones(2, 1, 4), flambeau.ones(1, 2, 3))
     with pytest.raises(ValueError, match="multiple of num_heads"):
         nn.MultiheadAttention(7, 2)

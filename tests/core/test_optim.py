@@ -1,6 +1,7 @@
 """Optimizers, schedules and averaging: misuse, state, and what no peer can tell."""
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -130,7 +131,6 @@ def test_misuse_is_named():
     for params, error, match in [
         ([], ValueError, "empty parameter list"),
         (w, TypeError, "not a single Tensor"),
-        ([w, w], ValueError, "twice"),
         ([{"params": [w]}, {"params": [w]}], ValueError, "more than one parameter group"),
         ([{"params": {w}}], TypeError, "sets have none"),
         ([1.0], TypeError, "can only optimize Tensors"),
@@ -138,6 +138,8 @@ def test_misuse_is_named():
     ]:
         with pytest.raises(error, match=match):
             optim.SGD(params, lr=0.1)
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        optim.SGD([w, w], lr=0.1)
     with pytest.raises(ValueError, match="invalid lr: -1"):
         optim.Adam([w], lr=-1)
     with pytest.raises(ValueError, match=r"invalid beta parameter at index 1: 1\.5"):
@@ -228,3 +230,150 @@ def test_ema_averages_and_round_trips():
     np.testing.assert_allclose(warm.module[0].bias.numpy() - before, 1 - 2 / 11, rtol=1e-5)
     with pytest.raises(ValueError, match="decay"):
         optim.EMA(model, decay=1.5)
+
+
+def test_hooks_run_around_steps_and_states():
+    w, loss = problem()
+    optimizer, log = optim.SGD([w], lr=0.1), []
+    first = optimizer.register_step_pre_hook(lambda o, args, kwargs: log.append("before"))
+    optimizer.register_step_post_hook(lambda o, args, kwargs: log.append("after"))
+    every = optim.optimizer.register_optimizer_step_post_hook(lambda o, args, kwargs: log.append(type(o).__name__))
+    step(optimizer, loss)
+    first.remove(), every.remove()
+    step(optimizer, loss)
+    assert log == ["before", "after", "SGD", "after"]
+    optimizer.register_state_dict_pre_hook(lambda o: log.append("state"))
+    optimizer.register_state_dict_post_hook(lambda o, state: {**state, "extra": 1})
+    state = optimizer.state_dict()
+    assert log[-1] == "state" and state["extra"] == 1
+    optimizer.register_load_state_dict_pre_hook(
+        lambda o, s: {**s, "param_groups": [{**s["param_groups"][0], "lr": 7.0}]}
+    )
+    optimizer.register_load_state_dict_post_hook(lambda o: log.append("loaded"))
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 7.0 and log[-1] == "loaded"
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: 3)
+    with pytest.raises(RuntimeError, match="pre-hook"):
+        optimizer.step()
+
+
+def test_a_pre_hook_may_change_the_arguments():
+    w, loss = problem()
+    optimizer = optim.SGD([w], lr=0.1)
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((lambda: loss(),), {}))
+    assert optimizer.step().item() > 0
+
+
+class Signed(optim.Optimizer):
+    """An optimizer as users of PyTorch write them."""
+
+    def __init__(self, params, lr=optim.optimizer.required):
+        super().__init__(params, dict(lr=lr))
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.state[p]["seen"] = self.state[p].get("seen", 0) + 1
+                    p.data.add_(p.grad.sign(), alpha=-group["lr"])
+
+
+def test_an_optimizer_of_ones_own():
+    w, loss = problem()
+    with pytest.raises(ValueError, match="required optimization parameter lr"):
+        Signed([w])
+    optimizer, log = Signed([w], lr=0.25), []
+    optimizer.register_step_post_hook(lambda *a: log.append(1))
+    before, schedule = w.detach().clone(), lr_scheduler.StepLR(optimizer, 1)
+    step(optimizer, loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schedule.step()
+    assert ((w - before).abs() == 0.25).all() and log == [1] and optimizer.state_dict()["state"] == {0: {"seen": 1}}
+    with pytest.raises(NotImplementedError, match="neither"):
+        optim.Optimizer([w], {}).step()
+
+
+class Halved(lr_scheduler._LRScheduler):
+    """A schedule as users of PyTorch write them."""
+
+    def get_lr(self):
+        if not self._get_lr_called_within_step:
+            warnings.warn("use get_last_lr()", UserWarning, stacklevel=2)
+        return [base * 0.5**self.last_epoch for base in self.base_lrs]
+
+
+def test_a_schedule_of_ones_own():
+    w, loss = problem()
+    optimizer = optim.SGD([w], lr=0.4)
+    schedule = Halved(optimizer)
+    step(optimizer, loss)
+    schedule.step()
+    assert schedule.get_last_lr() == [0.2] and optimizer.param_groups[0]["lr"] == 0.2
+
+
+def test_pickled_and_copied_optimizers_go_on():
+    w, loss = problem()
+    optimizer = optim.Adam([w], lr=0.1)
+    step(optimizer, loss)
+    for other in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+        (v,) = other.param_groups[0]["params"]
+        v.grad = w.grad.clone()
+        other.step()
+        assert other.state[v]["step"].item() == 2 and (v != w).any()
+    assert optimizer.state[w]["step"].item() == 1
+
+
+def test_names_are_for_all_parameters_or_none():
+    a, b = (flambeau.ones(1, requires_grad=True) for _ in range(2))
+    for params in ([("a", a), b], [{"params": [("a", a)]}, {"params": [b]}]):
+        with pytest.raises(ValueError, match="with/without names"):
+            optim.SGD(params)
+    optimizer = optim.SGD([("a", a)])
+    optimizer.load_state_dict(optim.SGD([b], lr=0.5).state_dict())
+    assert optimizer.param_groups[0]["param_names"] == ["a"] and optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", [*ALL, "Adafactor", "Muon", "Rprop", "ASGD"])
+def test_sixteen_bit_parameters(name, dtype):
+    """The state keeps the parameter's dtype, and a step is the float32 step up to rounding."""
+    values, gradient = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
+    wide, narrow = flambeau.tensor(values), flambeau.tensor(values).to(getattr(flambeau, dtype))
+    wide = narrow.float()
+    optimizers = []
+    for p in (wide, narrow):
+        p.requires_grad_()
+        p.grad = flambeau.tensor(gradient).to(narrow.dtype).to(p.dtype)
+        optimizers.append(getattr(optim, name)([p], lr=0.1))
+        optimizers[-1].step()
+    assert {
+        v.dtype for k, v in optimizers[1].state[narrow].items() if k not in ("step", "mu_product", "eta", "mu")
+    } <= {narrow.dtype}
+    tolerance = 0.03 if name == "Adafactor" else 0.01
+    np.testing.assert_allclose(narrow.detach().float().numpy(), wide.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    w = flambeau.ones(3, requires_grad=True)
+    w.grad = flambeau.ones(1)
+    with pytest.raises(RuntimeError, match="shape"):
+        optim.SGD([w]).step()
+
+
+def test_rosenbrock_with_lbfgs():
+    w = flambeau.tensor([-1.5, 2.0], dtype=flambeau.float64, requires_grad=True)
+    optimizer = optim.LBFGS([w], line_search_fn="strong_wolfe", max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        value = (1 - w[0]) ** 2 + 100 * (w[1] - w[0] ** 2) ** 2
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    np.testing.assert_allclose(w.detach().numpy(), [1, 1], atol=1e-5)
+    with pytest.raises(RuntimeError, match="strong_wolfe"):
+        optim.LBFGS([w], line_search_fn="armijo").step(closure)
+    with pytest.raises(ValueError, match="parameter groups"):
+        optim.LBFGS([{"params": [w]}, {"params": [flambeau.ones(1, requires_grad=True)]}])

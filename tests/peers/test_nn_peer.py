@@ -582,6 +582,7 @@ DEFAULTS = [
 @pytest.mark.parametrize("name, args", DEFAULTS)
 def test_default_initialisation(name, args):
     """The bounds and spread of each default, parameter by parameter."""
+    torch.manual_seed(0)
     ours, theirs = getattr(nn, name)(*args), getattr(torch.nn, name)(*args)
     for (key, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         a, b = a.detach().numpy(), b.detach().numpy()

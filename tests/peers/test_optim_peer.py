@@ -33,6 +33,9 @@ OPTIMIZERS = [
     ("Adagrad", {"lr": 0.1}),
     ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5}),
     ("Adadelta", {"lr": 0.5, "weight_decay": 0.1}),
+    ("Adafactor", {"lr": 0.05, "weight_decay": 0.1}),
+    ("ASGD", {"lr": 0.05, "t0": 5, "lambd": 0.1}),
+    ("Rprop", {"lr": 0.01, "step_sizes": (0.005, 0.02)}),
 ]
 IDS = [f"{i}-{name}" for i, (name, _) in enumerate(OPTIMIZERS)]
 
@@ -86,7 +89,7 @@ def test_twenty_steps_and_state(case):
     ours, theirs = models()
     mine, other = getattr(optim, name)(ours.parameters(), **kwargs), None
     other = getattr(torch.optim, name)(theirs.parameters(), **kwargs)
-    rtol = 1e-6 if name == "NAdam" else 1e-9  # NAdam's product of momenta is kept in float32
+    rtol = 1e-6 if name in ("NAdam", "ASGD") else 1e-9  # they keep products and rates in float32
     run(ours, mine, flambeau, 0, 20)
     run(theirs, other, torch, 0, 20)
     same_parameters(ours, theirs, rtol)
@@ -163,6 +166,10 @@ def test_named_parameters_are_kept_in_the_state():
 L = "lr_scheduler"
 
 
+def swa(schedules):
+    return (flambeau if "flambeau" in schedules.__name__ else torch).optim.swa_utils
+
+
 def half(epoch):
     return 0.5 ** (epoch // 3)
 
@@ -184,12 +191,12 @@ SCHEDULES = [
     ("CosineAnnealingLR", lambda s, o: s.CosineAnnealingLR(o, 7, 0.01)),
     ("CosineAnnealingWarmRestarts", lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 2, 0.01)),
     ("CosineAnnealingWarmRestarts-1", lambda s, o: s.CosineAnnealingWarmRestarts(o, 5)),
-    ("OneCycleLR", lambda s, o: s.OneCycleLR(o, 0.5, 30)),
+    ("OneCycleLR", lambda s, o: s.OneCycleLR(o, 0.5, 70)),
     (
         "OneCycleLR-linear",
-        lambda s, o: s.OneCycleLR(o, [0.5, 0.2], epochs=5, steps_per_epoch=6, anneal_strategy="linear"),
+        lambda s, o: s.OneCycleLR(o, [0.5, 0.2], epochs=5, steps_per_epoch=13, anneal_strategy="linear"),
     ),
-    ("OneCycleLR-three", lambda s, o: s.OneCycleLR(o, 0.5, 30, three_phase=True, pct_start=0.4, final_div_factor=10)),
+    ("OneCycleLR-three", lambda s, o: s.OneCycleLR(o, 0.5, 62, three_phase=True, pct_start=0.4, final_div_factor=10)),
     ("CyclicLR", lambda s, o: s.CyclicLR(o, 0.01, 0.3, 4, 6)),
     ("CyclicLR-2", lambda s, o: s.CyclicLR(o, 0.01, 0.3, 3, mode="triangular2", cycle_momentum=False)),
     ("CyclicLR-exp", lambda s, o: s.CyclicLR(o, 0.01, [0.3, 0.4], 3, mode="exp_range", gamma=0.97)),
@@ -203,6 +210,9 @@ SCHEDULES = [
         lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.5, 3), s.ExponentialLR(o, 0.9), s.StepLR(o, 2, 0.5)], [3, 9]),
     ),
     ("ChainedScheduler", lambda s, o: s.ChainedScheduler([s.LinearLR(o, 0.1, total_iters=4), s.ExponentialLR(o, 0.9)])),
+    ("SWALR", lambda s, o: swa(s).SWALR(o, 0.05, anneal_epochs=7)),
+    ("SWALR-linear", lambda s, o: swa(s).SWALR(o, [0.05, 0.2], anneal_epochs=5, anneal_strategy="linear")),
+    ("SWALR-at-once", lambda s, o: swa(s).SWALR(o, 0.05, anneal_epochs=0)),
     ("two at once", lambda s, o: [s.StepLR(o, 4, 0.5), s.CosineAnnealingLR(o, 9, 0.02)]),
 ]
 
@@ -238,7 +248,7 @@ def test_rates(case, kind):
     schedules = [build(lib.optim.lr_scheduler, o) for lib, o in zip((flambeau, torch), optimizers, strict=True)]
     schedules = [s if isinstance(s, list) else [s] for s in schedules]
     close(rates(optimizers[0]), rates(optimizers[1]))
-    for step in range(28):
+    for step in range(60):
         for optimizer, group in zip(optimizers, schedules, strict=True):
             optimizer.step()
             for schedule in group:
@@ -246,6 +256,69 @@ def test_rates(case, kind):
         close(rates(optimizers[0]), rates(optimizers[1]))
         for ours, theirs in zip(*schedules, strict=True):
             assert ours.get_last_lr() == pytest.approx(theirs.get_last_lr()), step
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", SCHEDULES, ids=[name for name, _ in SCHEDULES])
+def test_a_rate_that_is_a_tensor_is_filled(case):
+    _, build = case
+    optimizers, held = [], []
+    for library in (flambeau, torch):
+        rates_held = [library.tensor(0.1), library.tensor(0.03)]
+        params = [library.tensor([1.0], requires_grad=True) for _ in rates_held]
+        groups = [{"params": [p], "lr": lr} for p, lr in zip(params, rates_held, strict=True)]
+        optimizers.append(library.optim.SGD(groups, momentum=0.9))
+        held.append([group["lr"] for group in optimizers[-1].param_groups])
+    schedules = [build(lib.optim.lr_scheduler, o) for lib, o in zip((flambeau, torch), optimizers, strict=True)]
+    schedules = [s if isinstance(s, list) else [s] for s in schedules]
+    for _ in range(20):
+        for optimizer, group in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            for schedule in group:
+                schedule.step()
+        mine, other = ([float(lr) for lr in lrs] for lrs in held)
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-7)
+        assert mine == [float(group["lr"]) for group in optimizers[0].param_groups]
+
+
+def test_every_schedule_of_pytorch_is_here_with_its_signature():
+    import inspect
+
+    for name in (*torch.optim.lr_scheduler.__all__, "SWALR"):
+        modules = [(lib.optim.swa_utils if name == "SWALR" else lib.optim.lr_scheduler) for lib in (flambeau, torch)]
+        mine, other = (inspect.signature(getattr(module, name).__init__).parameters for module in modules)
+        assert [(n, p.default) for n, p in mine.items()] == [(n, p.default) for n, p in other.items()], name
+
+
+def averaged(library, how):
+    swa_utils = library.optim.swa_utils
+    return {
+        "default": {},
+        "swa": {"avg_fn": swa_utils.get_swa_avg_fn()},
+        "ema": {"avg_fn": swa_utils.get_ema_avg_fn(0.9)},
+        "multi-ema": {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(0.9), "use_buffers": True},
+        "multi-swa": {"multi_avg_fn": swa_utils.get_swa_multi_avg_fn()},
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["default", "swa", "ema", "multi-ema", "multi-swa"])
+def test_averaged_model_and_update_bn(how):
+    ours, theirs = models()
+    ours.append(nn.BatchNorm1d(2).double()), theirs.append(torch.nn.BatchNorm1d(2).double())
+    average = optim.swa_utils.AveragedModel(ours, **averaged(flambeau, how))
+    other = torch.optim.swa_utils.AveragedModel(theirs, **averaged(torch, how))
+    mine, reference = optim.SGD(ours.parameters(), 0.1), torch.optim.SGD(theirs.parameters(), 0.1)
+    for step in range(5):
+        run(ours, mine, flambeau, step, step + 1), average.update_parameters(ours)
+        run(theirs, reference, torch, step, step + 1), other.update_parameters(theirs)
+    batches = [np.random.default_rng(step).normal(size=(8, 5)) for step in range(3)]
+    for stage in range(2):
+        mine_state = average.state_dict()
+        assert list(mine_state) == list(other.state_dict())
+        for key, value in other.state_dict().items():
+            np.testing.assert_allclose(mine_state[key].numpy(), value.numpy(), rtol=1e-8, err_msg=f"{stage} {key}")
+        optim.swa_utils.update_bn([(flambeau.tensor(b), None) for b in batches], average)
+        torch.optim.swa_utils.update_bn([(torch.tensor(b), None) for b in batches], other)
 
 
 @pytest.mark.filterwarnings("ignore")

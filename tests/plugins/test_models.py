@@ -138,7 +138,7 @@ def test_a_checkpoint_of_a_model_that_nobody_registers(lab, tmp_path):
         ("vision/unet", "", "pip install flambeau-vision"),
         ("lab/nte", "example-lab", "did you mean 'lab/net'?"),
     ):
-        flambeau.io.save_model(state, tmp_path / "model.safetensors", model=model, plugin=plugin)
+        flambeau.io.save_model_state(state, tmp_path / "model.safetensors", model=model, plugin=plugin)
         with pytest.raises(NotRegisteredError) as error:
             load_model(tmp_path)
         assert error.value.mend == mend

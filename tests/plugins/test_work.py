@@ -145,9 +145,9 @@ def test_a_checkpoint_without_its_plugin_says_what_to_install(site, spiral, trai
 
 def test_a_checkpoint_of_an_older_model(spiral, trained, site, tmp_path):
     source = (
-        "import flambeau, sys; from flambeau.io import load_model_state, save_model;"
+        "import flambeau, sys; from flambeau.io import load_model_state, save_model_state;"
         "s, c = load_model_state('run/model.safetensors'); s.pop('log_widths');"
-        "save_model(s, 'old.safetensors', model=c.model, config=c.config, plugin=c.plugin)"
+        "save_model_state(s, 'old.safetensors', model=c.model, config=c.config, plugin=c.plugin)"
     )
     site.python("-c", source, cwd=tmp_path, check=True)
     done = spiral("predict", "old.safetensors", "points.csv")

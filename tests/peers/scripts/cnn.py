@@ -66,7 +66,9 @@ def main():
         model.load_state_dict(checkpoint["model"])
     decay = [p for n, p in model.named_parameters() if p.ndim > 1]
     rest = [p for n, p in model.named_parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1e-3)
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr=1e-3
+    )
     scheduler = OneCycleLR(optimizer, max_lr=[3e-3, 3e-3], total_steps=20)
 
     losses = []

@@ -13,7 +13,12 @@ class MLP(nn.Module):
     def __init__(self, width=64):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(64, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+            nn.Linear(64, width),
+            nn.LayerNorm(width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, 10),
         )
 
     def forward(self, x):

@@ -74,7 +74,9 @@ def main():
     else:
         model.load_state_dict(torch.load(args.weights, weights_only=True))
     optimizer = torch.optim.Adam(model.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
-    warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: 32**-0.5 * min((s + 1) ** -0.5, (s + 1) * 100**-1.5))
+    warmup = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: 32**-0.5 * min((s + 1) ** -0.5, (s + 1) * 100**-1.5)
+    )
     criterion = nn.CrossEntropyLoss(ignore_index=0, reduction="sum")
 
     losses = []

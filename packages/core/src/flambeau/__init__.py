@@ -35,15 +35,29 @@ _FROM = {
     "is_tensor": "_public", "is_floating_point": "_public", "is_complex": "_public", "numel": "_public",
     "get_num_threads": "_public", "set_num_threads": "_public", "allclose": "_public", "equal": "_public",
     "isclose": "_public", "set_printoptions": "_public", "cuda": "_public", "typename": "_public",
+    "use_deterministic_algorithms": "_public", "are_deterministic_algorithms_enabled": "_public",
+    "set_float32_matmul_precision": "_public", "get_float32_matmul_precision": "_public",
+    "get_default_device": "_public", "vmap": "func",
 }  # fmt: skip
 _AUTOGRAD = (
     "no_grad", "enable_grad", "inference_mode", "is_grad_enabled", "set_grad_enabled", "is_inference_mode_enabled",
+    "is_anomaly_enabled",
 )  # fmt: skip
+_AMP = (
+    "autocast", "clear_autocast_cache", "get_autocast_dtype", "is_autocast_cache_enabled", "is_autocast_enabled",
+    "set_autocast_cache_enabled", "set_autocast_dtype", "set_autocast_enabled",
+)  # fmt: skip
+_FUNCTIONAL = (
+    "alpha_dropout", "bilinear", "celu_", "embedding_bag", "feature_alpha_dropout", "rrelu", "rrelu_", "selu_",
+    "threshold_",
+)  # fmt: skip
+_LAYOUTS = ("strided", "contiguous_format", "preserve_format", "channels_last", "channels_last_3d")
 _DTYPES = (
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "float8_e4m3fn",
     "float8_e5m2", "complex64", "complex128", "half", "float", "double", "short", "int", "long", "cfloat", "cdouble",
-    "dtype", "get_default_dtype", "set_default_dtype", "promote_types",
+    "float8_e4m3fnuz", "float8_e5m2fnuz", "finfo", "iinfo", "dtype", "get_default_dtype", "set_default_dtype", "promote_types",
 )  # fmt: skip
+_FROM |= dict.fromkeys(_AMP, "amp") | dict.fromkeys(_FUNCTIONAL, "nn.functional") | dict.fromkeys(_LAYOUTS, "ops.queries")
 _FROM |= dict.fromkeys(_AUTOGRAD, "autograd") | dict.fromkeys(_DTYPES, "dtypes")
 
 

@@ -64,6 +64,31 @@ def set_printoptions(
     _print_options.update({k: v for k, v in given.items() if v is not None})
 
 
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Accepted: same machine and seed give the same bits here in any case."""
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Always True."""
+    return True
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Accepted ("highest", "high", "medium"): products of float32 are made in float32."""
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"the precision must be 'highest', 'high' or 'medium', not {precision!r}")
+
+
+def get_float32_matmul_precision() -> str:
+    """Always "highest"."""
+    return "highest"
+
+
+def get_default_device() -> _device:
+    """Where tensors are made when no device is named: the CPU."""
+    return _device("cpu")
+
+
 def get_num_threads() -> int:
     """Threads that CPU kernels use: FLAMBEAU_NUM_THREADS, or the number of usable cores."""
     return int(os.environ.get("FLAMBEAU_NUM_THREADS") or len(os.sched_getaffinity(0)))

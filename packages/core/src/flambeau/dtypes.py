@@ -47,6 +47,8 @@ float32 = dtype("float32", np.float32)
 float64 = dtype("float64", np.float64)
 float8_e4m3fn = dtype("float8_e4m3fn", ml_dtypes.float8_e4m3fn)
 float8_e5m2 = dtype("float8_e5m2", ml_dtypes.float8_e5m2)
+float8_e4m3fnuz = dtype("float8_e4m3fnuz", ml_dtypes.float8_e4m3fnuz)
+float8_e5m2fnuz = dtype("float8_e5m2fnuz", ml_dtypes.float8_e5m2fnuz)
 complex64 = dtype("complex64", np.complex64)
 complex128 = dtype("complex128", np.complex128)
 half, float, double, short, int, long = float16, float32, float64, int16, int32, int64
@@ -54,8 +56,10 @@ cfloat, cdouble = complex64, complex128
 
 ALL = (
     bool, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64,
-    float8_e4m3fn, float8_e5m2, complex64, complex128,
+    float8_e4m3fn, float8_e5m2, float8_e4m3fnuz, float8_e5m2fnuz, complex64, complex128,
 )  # fmt: skip
+# To store numbers in: PyTorch does not compute in them either.
+_STORAGE = {d.numpy for d in (float8_e4m3fn, float8_e5m2, float8_e4m3fnuz, float8_e5m2fnuz)}
 _FROM_NUMPY = {d.numpy: d for d in ALL}
 _CATEGORY = {d.numpy: d._category for d in ALL}
 _BY_NAME = {d.name: d for d in ALL}
@@ -161,6 +165,11 @@ def result_numpy(values: Iterable[Any]) -> np.dtype:
                 d = complex128.numpy
         else:
             rank = 0 if v.ndim else 1
+            if d.itemsize == 1 and d in _STORAGE:
+                name = from_numpy_dtype(d)
+                raise RuntimeError(
+                    f"arithmetic on {name} is not supported; convert it with .to(flambeau.float32) first"
+                )
         best[rank] = d if best[rank] is None else promote_numpy(best[rank], d)
     result = None
     for d in best:
@@ -175,6 +184,48 @@ def result_numpy(values: Iterable[Any]) -> np.dtype:
     return result
 
 
+def stored(array: Any, d: np.dtype) -> Any:
+    """The array in a float8 dtype, as PyTorch converts: float8_e4m3fn has no infinity and takes the largest number."""
+    if d == float8_e4m3fn.numpy:
+        array = array.clip(-448.0, 448.0) if array.dtype.kind != "b" else array
+    return array.astype(d)
+
+
 def category(d: np.dtype) -> Any:
     """BOOL, INT, FLOAT or COMPLEX of a NumPy dtype."""
     return _CATEGORY[d]
+
+
+class finfo:  # PyTorch's name
+    """Limits of a floating-point dtype: bits, eps, max, min, tiny (smallest_normal), resolution.
+
+    >>> finfo(float32).eps
+    1.1920928955078125e-07
+    """
+
+    def __init__(self, type: dtype | None = None):
+        d = _default if type is None else as_dtype(type)
+        if not (d.is_floating_point or d.is_complex):
+            raise TypeError(f"finfo is for floating-point dtypes, not {d}; use iinfo")
+        info = ml_dtypes.finfo(np.empty(0, d.numpy).real.dtype)
+        self.dtype, self.bits = d.name, info.bits
+        self.eps, self.max, self.min = _PY_FLOAT(info.eps), _PY_FLOAT(info.max), _PY_FLOAT(info.min)
+        self.tiny = self.smallest_normal = _PY_FLOAT(info.smallest_normal)
+        self.resolution = _PY_FLOAT(info.resolution)
+
+    def __repr__(self) -> str:
+        return f"finfo(resolution={self.resolution:g}, min={self.min:g}, max={self.max:g}, eps={self.eps:g}, dtype={self.dtype})"  # noqa: E501
+
+
+class iinfo:  # PyTorch's name
+    """Limits of an integer dtype: bits, max, min."""
+
+    def __init__(self, type: dtype):
+        d = as_dtype(type)
+        if d._category != INT:
+            raise TypeError(f"iinfo is for integer dtypes, not {d}; use finfo")
+        info = np.iinfo(d.numpy)
+        self.dtype, self.bits, self.max, self.min = d.name, info.bits, info.max, info.min
+
+    def __repr__(self) -> str:
+        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"

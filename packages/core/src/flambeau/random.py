@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,22 @@ class Generator:
 _default = Generator()
 
 
+class _Override(threading.local):
+    generator: Generator | None = None
+
+
+_override = _Override()
+
+
+def override(generator: Generator | None) -> Generator | None:
+    """Draws come from `generator` in this thread from now on (None: from the default one); returns the previous."""
+    previous, _override.generator = _override.generator, generator
+    return previous
+
+
 def default_generator() -> Generator:
     """The generator that is used when none is given."""
-    return _default
+    return _override.generator or _default
 
 
 def manual_seed(seed: int) -> Generator:

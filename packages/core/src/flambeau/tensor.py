@@ -9,7 +9,14 @@ import numpy
 from . import backends, dtypes
 from .device import CPU, device
 
-_OWN = ("grad", "_hooks", "_view", "_views", "_retains")  # attributes that a copy of a tensor does not take over
+_OWN = (
+    "grad",
+    "_after_grad",
+    "_hooks",
+    "_view",
+    "_views",
+    "_retains",
+)  # attributes that a copy of a tensor does not take over
 _print_options = {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80}
 
 
@@ -35,6 +42,7 @@ class Tensor:
     # Set for few tensors, so left to the class: a slot costs every tensor the time to fill it.
     grad: Tensor | None = None
     _hooks: list | None = None
+    _after_grad: list | None = None
     _view: tuple | None = None  # of a view: (base, how it is made from it, whether gradients were recorded)
 
     if TYPE_CHECKING:  # what the package ops hangs on this class, as far as type checkers have to know it
@@ -351,6 +359,14 @@ class Tensor:
         hooks.append(hook)
         return _Handle(hooks, hook)
 
+    def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
+        """Calls `hook(tensor)` each time backward has added to `.grad` of this leaf."""
+        if self._edge is not None or not self.requires_grad:
+            raise RuntimeError("post accumulate grad hooks can only be registered on leaves that require a gradient")
+        hooks = self.__dict__.setdefault("_after_grad", [])
+        hooks.append(hook)
+        return _Handle(hooks, hook)
+
     def _bump_version(self) -> None:
         """Notes an in-place change, so that stale saved values are caught in backward."""
         from .autograd.engine import mark_modified
@@ -409,7 +425,9 @@ def to_array(data: Any, dtype: Any, where: Any, copy: bool) -> Any:
     if hasattr(data, "__cuda_array_interface__"):
         array = backends.get(device("cuda")).xp.array(data, dtype=want, copy=copy or None)
     elif isinstance(data, numpy.ndarray | numpy.generic):
-        array = numpy.array(data, dtype=want, copy=copy or None)
+        array = numpy.array(data, copy=copy or None)
+        if want is not None and array.dtype != want:
+            array = dtypes.stored(array, want)
     else:
         array = _from_python(data, want)
     if array.dtype not in dtypes._FROM_NUMPY:
@@ -439,7 +457,7 @@ def _from_python(data: Any, want: Any) -> numpy.ndarray:
     except ValueError as e:
         raise ValueError(f"cannot make a tensor from a ragged nested sequence ({e})") from None
     if want is not None:
-        return array.astype(want)
+        return dtypes.stored(array, want)
     if array.dtype == numpy.float64 and not hasattr(data, "dtype"):
         return array.astype(dtypes.get_default_dtype().numpy)
     if array.dtype == numpy.complex128 and dtypes.get_default_dtype() is not dtypes.float64:

@@ -28,6 +28,10 @@ def flambeau_register_models() -> Iterator[ModelSpec]:
         summary="ResNet-18 with torchvision's state-dict keys.",
         task=CLASSIFICATION,
         parameters=11_689_512,
+        architectures=("ResNetForImageClassification", "resnet18"),
+        model_type="resnet",
+        from_config="flambeau_vision.models.resnet_pretrained:options",
+        map_state="flambeau_vision.models.resnet_pretrained:rename",
         tags=("classification",),
     )
     yield ModelSpec(

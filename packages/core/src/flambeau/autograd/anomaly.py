@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy
@@ -40,6 +41,15 @@ class detect_anomaly:
 
     def __exit__(self, *exc: object) -> None:
         mode.anomaly, mode.intercept, mode.observe = self._previous
+
+    @contextlib.contextmanager
+    def inside(self, module: Any) -> Iterator[None]:
+        """Notes that `module` is being called (by `Module.__call__`)."""
+        self.modules.append(module)
+        try:
+            yield
+        finally:
+            self.modules.pop()
 
     # -- forward -------------------------------------------------------------------------------------------------
     def _checked(self, op: Any, args: tuple, kwargs: dict) -> Any:
@@ -101,7 +111,7 @@ def _flat(values: Iterable[Any]) -> list[Any]:
 
 
 def _fault(values: Iterable[Any]) -> str:
-    """"a NaN" or "an infinity" if one of the tensors, arrays or numbers has one."""
+    """What is wrong with the tensors, arrays or numbers: "a NaN", "an infinity" or nothing."""
     for v in values:
         a = v.array if isinstance(v, Tensor) else v
         if isinstance(a, float | complex):
@@ -110,7 +120,9 @@ def _fault(values: Iterable[Any]) -> str:
             continue
         if a.dtype.kind == "V":
             a = a.astype(numpy.float32)
-        if not bool((a - a == 0).all()):  # x - x is NaN for infinities as well; works on any array library
+        with numpy.errstate(invalid="ignore"):
+            finite = bool((a - a == 0).all())  # x - x is NaN for infinities as well; works on any array library
+        if not finite:
             return "a NaN" if bool((a != a).any()) else "an infinity"
     return ""
 
@@ -131,5 +143,3 @@ def _caller() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "?"
-
-

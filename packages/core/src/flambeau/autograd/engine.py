@@ -143,6 +143,7 @@ def _check_unmodified(node: Node) -> None:
     )
     for value in values:
         for a in value if isinstance(value, list) else (value,):
+            a = getattr(a, "array", a)  # a Function saves tensors
             if not hasattr(a, "dtype") or isinstance(a, numpy.generic):
                 continue
             entry = _modified.get(id(_owner(a)))
@@ -201,6 +202,22 @@ def _restore(node: Node) -> None:
     node.saved(node)  # type: ignore[operator]
 
 
+def _leading_to(roots: Sequence[Any], ends: set[int]) -> set[int]:
+    """The ids of all nodes (and leaves) between the roots and the `ends`, these included."""
+    nodes: dict[int, Node] = {}
+    stack = [t._edge[0] for t in roots if t._edge is not None]
+    while stack:
+        node = stack.pop()
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            stack.extend([e[0] for e in node.edges if e is not None and isinstance(e[0], Node)])
+    useful = set(ends)
+    for node in sorted(nodes.values(), key=lambda n: n.sequence):  # producers before users
+        if any(e is not None and id(e[0]) in useful for e in node.edges):
+            useful.add(id(node))
+    return useful
+
+
 def run(
     roots: Sequence[Any],
     cotangents: Sequence[Any],
@@ -211,8 +228,9 @@ def run(
     """Propagates cotangents (raw arrays, or Tensors with create_graph) from the root tensors.
 
     Returns [leaf tensor, gradient] pairs in the order of their first arrival. `capture` maps edges
-    (id(node or leaf), index) to None and is filled with what arrives there.
+    (id(node or leaf), index) to None and is filled with what arrives there; nothing else is visited then.
     """
+    useful = None if capture is None else _leading_to(roots, {key[0] for key in capture})
     # sequence number -> [node, cotangent]; of a node with several outputs, a list of cotangents
     waiting: dict[int, list[Any]] = {}
     heap: list[int] = []  # negated sequence numbers: the youngest node comes first, after all that use it
@@ -220,6 +238,8 @@ def run(
 
     def deliver(edge: tuple, g: Any) -> None:
         target, k = edge
+        if useful is not None and id(target) not in useful:
+            return
         if not isinstance(target, Node):
             entry = leaves.get(id(target))
             if entry is None:
@@ -317,17 +337,25 @@ def backward(
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     grads = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors or [None] * len(outputs))
     retain = create_graph if retain_graph is None else retain_graph
-    wanted = None if inputs is None else {id(t) for t in inputs}
-    for entry in run(outputs, _initial(outputs, grads, create_graph), retain, create_graph):
+    wanted = None
+    if inputs is not None:
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        wanted = dict.fromkeys([(id(t._edge[0]), t._edge[1]) if t._edge else (id(t), 0) for t in inputs])
+    found = run(outputs, _initial(outputs, grads, create_graph), retain, create_graph, wanted)
+    for t in inputs or ():
+        if t._edge is not None and (g := wanted[id(t._edge[0]), t._edge[1]]) is not None:  # type: ignore[index]
+            found.append([t, as_array(g)])
+    for entry in found:
         leaf = entry[0]
-        if wanted is not None and id(leaf) not in wanted:
-            continue
         if create_graph:
             leaf.grad = entry[1] if leaf.grad is None else leaf.grad + entry[1]
         elif leaf.grad is None:
             leaf.grad = Tensor._wrap(_own(entry))
         else:
             leaf.grad.array += entry[1]
+        if leaf._after_grad is not None:
+            for hook in list(leaf._after_grad):
+                hook(leaf)
 
 
 def _own(entry: list) -> Any:

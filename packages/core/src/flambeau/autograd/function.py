@@ -26,7 +26,7 @@ class FunctionNode(Node):
         self.op = _Named(function.__name__)
         self.plan = self.out = None
         self.edges = self.metas = self.saved = ()
-        self._tensors: tuple = ()
+        self._tensors: tuple = ()  # what forward saves, until the call is recorded; then it is in `saved`
         self._dirty: tuple = ()
         self._plain: tuple = ()
         self._outputs: dict[int, int] = {}
@@ -61,7 +61,7 @@ class FunctionNode(Node):
         return tuple(
             # An output is kept as an array: kept as a tensor, it and this node would hold each other for ever.
             Tensor._from_edge(t, (self, self._outputs[i])) if i in self._outputs else t
-            for i, t in enumerate(self._tensors)
+            for i, t in enumerate(self.saved)
         )
 
     # -- what the engine calls -----------------------------------------------------------------------------------
@@ -85,10 +85,6 @@ class FunctionNode(Node):
             )
         wanted = [r for r, need in zip(results, needs, strict=True) if need]
         return [r if recording or r is None else r.array for r in wanted]
-
-    def release(self) -> None:
-        super().release()
-        self._tensors = ()
 
 
 class _Named:
@@ -182,12 +178,14 @@ def _record(node: FunctionNode, args: Sequence[Any], outputs: Any) -> Any:
             results[i] = out = Tensor._wrap(out.array)  # an input handed on: a tensor of its own, the same memory
         out._edge = (node, i)
         out.requires_grad = True
-    node._tensors = tuple([t.array if k in node._outputs else t for k, t in enumerate(node._tensors)])
+    node.saved = tuple([t.array if k in node._outputs else t for k, t in enumerate(node._tensors)])
+    node._tensors = ()
     node._shapes = [
         (r.array.shape, r.array.dtype, backends.of(r.array).xp) if isinstance(r, Tensor) else None for r in results
     ]
     node.out_metas = tuple(s and s[:2] for s in node._shapes) if several else None
-    node.saved = tuple([t.array if isinstance(t, Tensor) else t for t in node._tensors if t is not None])
+    if mode.observe is not None:
+        mode.observe(node, outputs)
     return type(outputs)(results) if several and type(outputs) in (tuple, list) else results if several else results[0]
 
 

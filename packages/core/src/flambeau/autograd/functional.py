@@ -271,6 +271,4 @@ def hessian(
         found = _gradients((out,), values, (_ones(out),), True, strict, "hessian")
         return found if several else found[0]
 
-    return jacobian(
-        gradient, given if several else given[0], create_graph, strict, vectorize, outer_jacobian_strategy
-    )
+    return jacobian(gradient, given if several else given[0], create_graph, strict, vectorize, outer_jacobian_strategy)

@@ -61,9 +61,13 @@ def gradcheck(
     >>> flambeau.autograd.gradcheck(lambda x: (x * x).sum(), x)
     True
     """
-    _refuse({
-        "check_forward_ad": check_forward_ad, "check_batched_forward_grad": check_batched_forward_grad, "masked": masked,
-    })  # fmt: skip
+    _refuse(
+        {
+            "check_forward_ad": check_forward_ad,
+            "check_batched_forward_grad": check_batched_forward_grad,
+            "masked": masked,
+        }
+    )
     if not check_backward_ad:
         raise ValueError("gradcheck: nothing to check, as check_backward_ad is False")
     values = [inputs] if isinstance(inputs, Tensor) else list(inputs)

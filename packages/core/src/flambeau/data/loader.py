@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .collate import default_collate, default_convert
@@ -15,6 +15,8 @@ from .worker import END, Fetcher, WorkerPool
 
 __all__ = ["DataLoader"]
 
+_Numbered = Iterator[tuple[int, Any]]  # a batch's number and its index, or indices
+
 
 @dataclass
 class _Progress:
@@ -24,6 +26,14 @@ class _Progress:
     sampler: Any
     batches: int = 0
     finished: bool = False
+    ahead: set[int] = field(default_factory=set)  # numbers given out before their turn (in_order=False)
+
+    def note(self, number: int) -> None:
+        """Batch `number` has been given out."""
+        self.ahead.add(number)
+        while self.batches in self.ahead:
+            self.ahead.remove(self.batches)
+            self.batches += 1
 
 
 class DataLoader:
@@ -42,7 +52,7 @@ class DataLoader:
         batch_sampler: lists of indices, instead of `batch_size`, `shuffle`, `sampler` and `drop_last`.
         num_workers: processes that load ahead; 0 loads in this one.
         collate_fn: turns a list of samples into a batch.
-        pin_memory: has no effect: batches stay in ordinary memory.
+        pin_memory, pin_memory_device: have no effect: batches stay in ordinary memory.
         drop_last: leave out the last batch when it is short.
         timeout: seconds to wait for a batch of a worker; 0 has no limit.
         worker_init_fn: called with the worker's id when it starts.
@@ -50,6 +60,8 @@ class DataLoader:
         generator: where the seeds come from: ``flambeau.Generator`` or a NumPy generator; None is the global one.
         prefetch_factor: batches that each worker loads ahead (2).
         persistent_workers: keep the workers from epoch to epoch.
+        in_order: False gives each batch as soon as a worker has it, so that a slow one holds up no other; which comes
+            first is then a matter of timing.
 
     Raises:
         ValueError: arguments that contradict each other.
@@ -79,9 +91,10 @@ class DataLoader:
         *,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        pin_memory_device: str = "",
         in_order: bool = True,
     ) -> None:
-        _check(num_workers, timeout, prefetch_factor, persistent_workers, in_order)
+        _check(num_workers, timeout, prefetch_factor, persistent_workers)
         iterable = isinstance(dataset, IterableDataset)
         if iterable and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError("DataLoader: an IterableDataset sets its own order: no shuffle, sampler or batch_sampler")
@@ -109,6 +122,8 @@ class DataLoader:
         self.num_workers = num_workers
         self.collate_fn = collate_fn or (default_collate if batched else default_convert)
         self.pin_memory = pin_memory
+        self.pin_memory_device = pin_memory_device
+        self.in_order = in_order
         self.drop_last = drop_last
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
@@ -146,8 +161,11 @@ class DataLoader:
             for _ in range(skip):
                 next(indices, None)
             progress.batches = skip
-        loaded = self._load_here(progress, indices) if not self.num_workers else self._load_ahead(progress, indices)
-        return _Batches(loaded, progress, skip if self._iterable else 0)
+            progress.ahead = set(resume.get("ahead", ())) if resume and not resume["finished"] else set()
+        given = frozenset(progress.ahead)
+        numbered = (pair for pair in enumerate(indices, progress.batches) if pair[0] not in given)
+        loaded = self._load_here(progress, numbered) if not self.num_workers else self._load_ahead(progress, numbered)
+        return _Batches(loaded, progress, self._iterable, skip if self._iterable else 0)
 
     @property
     def _indices(self) -> Iterable[Any] | None:
@@ -157,16 +175,16 @@ class DataLoader:
         size = self.batch_size if self._iterable else None
         return Fetcher(self.dataset, self.collate_fn, self._iterable, size, self.drop_last, self._batched)
 
-    def _load_here(self, progress: _Progress, indices: Iterator[Any]) -> Iterator[Any]:
+    def _load_here(self, progress: _Progress, indices: _Numbered) -> Iterator[tuple[int, Any]]:
         fetcher = self._fetcher()
         fetcher.begin(progress.seed)
-        for number, index in enumerate(indices, progress.batches):
+        for number, index in indices:
             batch = fetcher.fetch(number, index)
             if batch is END:
                 return
-            yield batch
+            yield number, batch
 
-    def _load_ahead(self, progress: _Progress, indices: Iterator[Any]) -> Iterator[Any]:
+    def _load_ahead(self, progress: _Progress, indices: _Numbered) -> Iterator[tuple[int, Any]]:
         pool = self._pool
         if pool is None or not pool.shutdown.alive:
             pool = WorkerPool(
@@ -180,11 +198,18 @@ class DataLoader:
         self._pool = pool if self.persistent_workers else None
         epoch = pool.begin(progress.seed)
         # The workers start now, not at the first next(): the caller may have other things to do.
-        first = _fill(pool, indices, progress.batches, self.num_workers * (self.prefetch_factor or 2))
-        return _drain(pool, indices, *first, epoch=epoch, keep=self.persistent_workers)
+        queue = _Queue(pool, indices, self.in_order)
+        queue.fill(self.num_workers * (self.prefetch_factor or 2))
+        return _drain(queue, epoch=epoch, keep=self.persistent_workers)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the newest iteration: plain data, to be saved with a checkpoint."""
+        """The position of the newest iteration: plain data, to be saved with a checkpoint.
+
+        Errors: NotImplementedError for an iterable dataset with workers and ``in_order=False``, whose order no seed
+        can repeat.
+        """
+        if self._iterable and self.num_workers and not self.in_order:
+            raise NotImplementedError("DataLoader.state_dict: iterable dataset with in_order=False; use in_order=True")
         if self._resume is not None:
             return dict(self._resume)
         p = self._progress or _Progress(0, None, finished=True)
@@ -195,6 +220,7 @@ class DataLoader:
             "batches": p.batches,
             "finished": p.finished,
             "generators": generators,
+            **({"ahead": sorted(p.ahead)} if p.ahead else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -213,11 +239,12 @@ class DataLoader:
 
 
 class _Batches:
-    """Counts the batches given out; a loader's state is what the caller has seen, not what was loaded ahead."""
+    """Notes the batches given out; a loader's state is what the caller has seen, not what was loaded ahead."""
 
-    def __init__(self, batches: Iterator[Any], progress: _Progress, skip: int) -> None:
+    def __init__(self, batches: Iterator[tuple[int, Any]], progress: _Progress, counted: bool, skip: int) -> None:
         self._batches = batches
         self._progress = progress
+        self._counted = counted  # an iterable dataset's numbers have gaps, where a worker had no more
         for _ in range(skip):
             next(self, None)
 
@@ -226,75 +253,82 @@ class _Batches:
 
     def __next__(self) -> Any:
         try:
-            batch = next(self._batches)
+            number, batch = next(self._batches)
         except StopIteration:
             self._progress.finished = True
             raise
-        self._progress.batches += 1
+        self._progress.note(self._progress.batches if self._counted else number)
         return batch
 
 
-def _fill(
-    pool: WorkerPool, indices: Iterator[Any], number: int, depth: int
-) -> tuple[deque[tuple[int, int]], int, deque[int]]:
-    """Asks for the first `depth` batches; gives the pending (number, worker) pairs, the next number and worker."""
-    pending: deque[tuple[int, int]] = deque()
-    turn = deque(range(pool.size))
-    try:
-        for _ in range(depth):
-            number = _ask(pool, indices, number, turn, pending)
-    except BaseException:
-        pool.shutdown()
-        raise
-    return pending, number, turn
+class _Queue:
+    """What the workers of a pool have been asked for. They take turns, or (not `in_order`) whoever is done goes on."""
+
+    def __init__(self, pool: WorkerPool, indices: _Numbered, in_order: bool) -> None:
+        self.pool = pool
+        self._indices = indices
+        self._in_order = in_order
+        self._asked: deque[tuple[int, int]] = deque()  # (worker, number)
+        self._turn = deque(range(pool.size))
+
+    def fill(self, depth: int) -> None:
+        """Asks for the first `depth` batches."""
+        try:
+            for _ in range(depth):
+                self._ask()
+        except BaseException:
+            self.pool.shutdown()
+            raise
+
+    def _ask(self, worker: int | None = None) -> None:
+        if not self._turn:
+            return
+        try:
+            number, index = next(self._indices)
+        except StopIteration:
+            return
+        if worker is None:
+            worker = self._turn[0]
+            self._turn.rotate(-1)
+        self.pool.submit(worker, number, index)
+        self._asked.append((worker, number))
+
+    def __bool__(self) -> bool:
+        return bool(self._asked)
+
+    def take(self) -> tuple[int, Any]:
+        """The next batch and its number; the batch is END when the worker has no more."""
+        if self._in_order:
+            wanted = dict([self._asked[0]])
+        else:
+            wanted = dict(reversed(self._asked))  # the oldest of each worker
+        worker, batch = self.pool.receive(wanted)
+        self._asked.remove((worker, wanted[worker]))
+        if batch is END:
+            if worker in self._turn:
+                self._turn.remove(worker)
+        else:
+            self._ask(None if self._in_order else worker)
+        return wanted[worker], batch
 
 
-def _ask(
-    pool: WorkerPool, indices: Iterator[Any], number: int, turn: deque[int], pending: deque[tuple[int, int]]
-) -> int:
-    if not turn:
-        return number
-    try:
-        index = next(indices)
-    except StopIteration:
-        return number
-    pool.submit(turn[0], number, index)
-    pending.append((number, turn[0]))
-    turn.rotate(-1)
-    return number + 1
-
-
-def _drain(
-    pool: WorkerPool,
-    indices: Iterator[Any],
-    pending: deque[tuple[int, int]],
-    number: int,
-    turn: deque[int],
-    *,
-    epoch: int,
-    keep: bool,
-) -> Iterator[Any]:
+def _drain(queue: _Queue, *, epoch: int, keep: bool) -> Iterator[tuple[int, Any]]:
     healthy = False
     try:
-        while pending:
-            if pool.epoch != epoch:
+        while queue:
+            if queue.pool.epoch != epoch:
                 healthy = True
                 raise RuntimeError("DataLoader: with persistent_workers a newer iteration ended this one")
-            expected, worker = pending.popleft()
-            batch = pool.receive(worker, expected)
-            if batch is END:
-                if worker in turn:
-                    turn.remove(worker)
-                continue
-            number = _ask(pool, indices, number, turn, pending)
-            yield batch
+            number, batch = queue.take()
+            if batch is not END:
+                yield number, batch
         healthy = True
     except GeneratorExit:
         healthy = True
         raise
     finally:
         if not (keep and healthy):
-            pool.shutdown()
+            queue.pool.shutdown()
 
 
 def _forever() -> Iterator[None]:
@@ -302,7 +336,7 @@ def _forever() -> Iterator[None]:
         yield None
 
 
-def _check(workers: Any, timeout: float, prefetch: int | None, persistent: bool, in_order: bool) -> None:
+def _check(workers: Any, timeout: float, prefetch: int | None, persistent: bool) -> None:
     if type(workers) is not int or workers < 0:
         raise ValueError(f"DataLoader: num_workers must be an integer >= 0, not {workers!r}")
     if timeout < 0:
@@ -311,5 +345,3 @@ def _check(workers: Any, timeout: float, prefetch: int | None, persistent: bool,
         raise ValueError("DataLoader: prefetch_factor and persistent_workers need num_workers > 0")
     if prefetch is not None and prefetch < 1:
         raise ValueError(f"DataLoader: prefetch_factor must be >= 1, not {prefetch!r}")
-    if not in_order:
-        raise NotImplementedError("DataLoader: in_order=False is not supported; the order is always the sampler's")

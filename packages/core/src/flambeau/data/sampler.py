@@ -16,6 +16,7 @@ from .seeding import draw_seed
 
 __all__ = [
     "BatchSampler",
+    "DistributedSampler",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
@@ -187,3 +188,53 @@ class BatchSampler(Sampler):
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         if state is not None:
             self.sampler.load_state_dict(state)  # type: ignore[attr-defined]
+
+
+class DistributedSampler(Sampler):
+    """The share of one of several processes: every `num_replicas`-th index, from `rank` on.
+
+    All shares are equally long: indices are repeated at the end, or left out with `drop_last`. The order depends on
+    `seed` and the epoch; call :meth:`set_epoch` before each epoch, or it is the same in all.
+
+    >>> list(DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False))
+    [1, 3, 0]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if num_replicas is None or rank is None:
+            raise RuntimeError("DistributedSampler: pass num_replicas and rank; there is no process group to ask")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]")
+        self.dataset = dataset
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.epoch = 0
+        self.drop_last = drop_last
+        self.shuffle = shuffle
+        self.seed = seed
+        size = len(dataset)
+        self.num_samples = size // num_replicas if drop_last else -(-size // num_replicas)
+        self.total_size = self.num_samples * num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        size = len(self.dataset)
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(size).tolist() if self.shuffle else list(range(size))
+        if order and len(order) < self.total_size:
+            order = (order * math.ceil(self.total_size / size))[: self.total_size]
+        return iter(order[self.rank : self.total_size : self.num_replicas])
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Gives the next iteration the order of this epoch."""
+        self.epoch = epoch

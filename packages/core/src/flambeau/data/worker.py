@@ -214,21 +214,28 @@ class WorkerPool:
         with contextlib.suppress(OSError):  # a dead worker is noticed in order, when its batch is wanted
             self._connections[worker].send((self.epoch, self._seed, number, index))
 
-    def receive(self, worker: int, number: int) -> Any:
-        """Batch `number` from the worker that was asked for it; END when it has no more.
+    def receive(self, wanted: dict[int, int]) -> tuple[int, Any]:
+        """The first batch to come from one of the workers asked; END in its place when the worker has no more.
+
+        Args:
+            wanted: worker -> the number of the batch that it sends next.
 
         Raises:
-            WorkerError: the worker died or did not answer in time.
+            WorkerError: a worker died or none answered in time.
             Exception: what the dataset raised, with the worker's traceback as its cause.
         """
-        connection, process = self._connections[worker], self._processes[worker]
+        watched: dict[Any, int] = {self._connections[worker]: worker for worker in wanted}
+        watched |= {self._processes[worker].sentinel: worker for worker in wanted}
         deadline = time.monotonic() + self._timeout if self._timeout else None
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = wait([connection, process.sentinel], left)
+            ready = wait(list(watched), left)
             if not ready:
-                cause = f"DataLoader worker {worker} gave no batch within {self._timeout:g} seconds"
+                who = ", ".join(str(worker) for worker in wanted)
+                cause = f"DataLoader worker {who} gave no batch within {self._timeout:g} seconds"
                 raise WorkerError(cause, "raise timeout=, or look for what blocks in the dataset")
+            worker = watched[ready[0]]
+            connection = self._connections[worker]
             if connection not in ready and not connection.poll():
                 raise self._death(worker)
             try:
@@ -238,8 +245,8 @@ class WorkerPool:
             if kind == "error" and epoch in (None, self.epoch):
                 _raise_remote(worker, sent, *load())
             if epoch == self.epoch:
-                assert sent == number, (sent, number)
-                return END if kind == END else load()
+                assert sent == wanted[worker], (sent, wanted)
+                return worker, END if kind == END else load()
 
     def _death(self, worker: int) -> WorkerError:
         process = self._processes[worker]

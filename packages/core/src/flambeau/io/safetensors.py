@@ -7,7 +7,6 @@ header of a file from elsewhere is not to be trusted, so everything it claims is
 from __future__ import annotations
 
 import json
-import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 from ..errors import FlambeauError
 from .atomic import atomic_write
+from .errors import CheckpointError, UnsupportedFormatError
+from .files import open_buffer
 
 __all__ = ["SafetensorsFile", "load_file", "parse", "safe_open", "save_file", "serialize"]
 
@@ -72,11 +73,11 @@ class SafetensorsFile:
             FlambeauError: there is no such tensor.
         """
         if key not in self.entries:
-            raise FlambeauError(f"{self._name} has no tensor {key!r}", f"it has {_some(self.entries)}")
+            raise CheckpointError(f"{self._name} has no tensor {key!r}", f"it has {_some(self.entries)}")
         entry = self.entries[key]
         raw = np.frombuffer(self._buffer, np.uint8, entry.stop - entry.start, self._offset + entry.start)
         if entry.dtype == np.bool_ and raw.size and raw.max() > 1:
-            raise FlambeauError(
+            raise CheckpointError(
                 f"{self._name} is damaged: boolean tensor {key!r} holds other bytes than 0, 1", _DOWNLOAD
             )
         if raw.ctypes.data % entry.dtype.alignment:
@@ -113,39 +114,24 @@ def safe_open(path: str | os.PathLike[str], *, mapped: bool = True) -> Safetenso
     >>> file.keys(), file.metadata, file.array("w").tolist()
     (['w'], {'made by': 'me'}, [0.0, 1.0, 2.0])
     """
-    name = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if mapped and size:
-                buffer: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            else:
-                buffer = bytearray(size)
-                buffer = buffer[: file.readinto(buffer)]
-    except FileNotFoundError:
-        raise FlambeauError(f"{name} does not exist", "check the path") from None
-    except IsADirectoryError:
-        raise FlambeauError(f"{name} is a folder, not a safetensors file", "give the file inside it") from None
-    except (OSError, ValueError) as error:
-        raise FlambeauError(f"cannot read {name}: {error}", "check the file and its permissions") from error
-    return parse(buffer, name)
+    return parse(open_buffer(path, mapped), os.fspath(path))
 
 
 def parse(buffer: Any, name: str = "the data") -> SafetensorsFile:
     """Checks a safetensors file held in memory (bytes, bytearray, mmap). Raises FlambeauError as `safe_open` does."""
     size = len(buffer)
     if size < 8:
-        raise FlambeauError(
+        raise CheckpointError(
             f"{name} is {'empty' if not size else 'cut off'}: a safetensors file has 8 bytes of header length",
             _DOWNLOAD,
         )
     length = int.from_bytes(buffer[:8], "little")
     if length > MAX_HEADER:
-        raise FlambeauError(
+        raise CheckpointError(
             f"{name} is not a safetensors file: it claims a header of {length:,} bytes", "check the file's format"
         )
     if 8 + length > size:
-        raise FlambeauError(
+        raise CheckpointError(
             f"{name} is cut off: its header needs {8 + length:,} bytes, the file has {size:,}", _DOWNLOAD
         )
     entries, metadata = _parse_header(bytes(buffer[8 : 8 + length]), size - 8 - length, name)
@@ -154,7 +140,7 @@ def parse(buffer: Any, name: str = "the data") -> SafetensorsFile:
 
 def _parse_header(text: bytes, available: int, name: str) -> tuple[dict[str, Entry], dict[str, str]]:
     def bad(why: str, mend: str = _DOWNLOAD) -> FlambeauError:
-        return FlambeauError(f"{name} is damaged: {why}", mend)
+        return CheckpointError(f"{name} is damaged: {why}", mend)
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -185,7 +171,7 @@ def _parse_header(text: bytes, available: int, name: str) -> tuple[dict[str, Ent
         position = entry.stop
     if position != available:
         kind = "is cut off" if position > available else "has bytes that belong to no tensor"
-        raise FlambeauError(f"{name} {kind}: its tensors need {position:,} bytes, it has {available:,}", _DOWNLOAD)
+        raise CheckpointError(f"{name} {kind}: its tensors need {position:,} bytes, it has {available:,}", _DOWNLOAD)
     return entries, metadata
 
 
@@ -198,7 +184,7 @@ def _parse_entry(key: str, value: Any, bad: Any) -> Entry:
     code, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(code, str) or code not in _DTYPES:
         known = ", ".join(_DTYPES)
-        raise FlambeauError(
+        raise CheckpointError(
             f"tensor {key!r} has the dtype {str(code)[:40]!r}, which is not supported", f"supported: {known}"
         )
     if not whole(shape) or len(shape) > 64:
@@ -235,7 +221,9 @@ def to_tensor(array: np.ndarray, key: str, name: str) -> Any:
         return from_numpy(array)
     except TypeError as error:
         mend = "read it as an array: flambeau.io.safe_open(path).array(name)"
-        raise FlambeauError(f"{name}: tensor {key!r} is {array.dtype}, which Tensors do not have", mend) from error
+        raise UnsupportedFormatError(
+            f"{name}: tensor {key!r} is {array.dtype}, which Tensors do not have", mend
+        ) from error
 
 
 def layout(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> tuple[bytes, list[str]]:

@@ -1,38 +1,41 @@
-"""``flambeau.save`` and ``flambeau.load``: state dicts and plain containers in safetensors files, no pickle."""
+"""``flambeau.save`` and ``flambeau.load``: safetensors and PyTorch's own files, no trust needed."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import FlambeauError
-from .safetensors import SafetensorsFile, parse, safe_open, save_file, serialize
+from . import legacy
+from .atomic import atomic_write
+from .errors import UnsupportedFormatError
+from .files import open_buffer
+from .safetensors import SafetensorsFile, parse, save_file, serialize
+from .shards import load_folder
 from .tree import flatten, unflatten
 
 __all__ = ["UnsupportedFormatError", "load", "save"]
 
 TREE = "flambeau.tree"
-_PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_MEND = "convert it where PyTorch is installed: safetensors.torch.save_file(state_dict, 'weights.safetensors')"
-_INDEX = "model.safetensors.index.json"
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_FORMATS = ("safetensors", "torch")
+_START = 512  # bytes that tell what a file is
 
 
-class UnsupportedFormatError(FlambeauError, NotImplementedError):
-    """The file is in a format that Flambeau does not read or write yet."""
+def save(obj: Any, f: str | os.PathLike[str] | IO[bytes], *, format: str | None = None) -> None:
+    """Saves a state dict, or plain containers of tensors.
 
-
-def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
-    """Saves a state dict, or plain containers of tensors, to a safetensors file.
-
-    A flat dict of Tensors becomes a plain safetensors file that PyTorch and others read. Anything else that is made of
-    dict, list, tuple, texts, numbers, None, arrays and Tensors keeps its structure in the metadata.
+    A path that ends in ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` gets PyTorch's zip format, which
+    ``torch.load(weights_only=True)`` reads. Everything else gets safetensors: a flat dict of Tensors becomes a plain
+    safetensors file that PyTorch and others read, anything else that is made of dict, list, tuple, texts, numbers,
+    None, arrays and Tensors keeps its structure in the metadata.
 
     Args:
         obj: what to save; for a model or optimizer pass its ``state_dict()``.
         f: path (written atomically) or a binary file.
+        format: ``"safetensors"`` or ``"torch"``; by the path's ending when left out, safetensors for a binary file.
 
     Raises:
         FlambeauError: an object that is not plain data, or a file that cannot be written.
@@ -43,10 +46,23 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
     >>> flambeau.load(io.BytesIO(file.getvalue()))["epoch"]
     3
     """
-    if isinstance(f, (str, os.PathLike)) and Path(f).suffix in _PICKLED:
-        raise UnsupportedFormatError(
-            f"cannot write {os.fspath(f)}: PyTorch's pickle format is not written", "use a name ending in .safetensors"
-        )
+    is_path = isinstance(f, (str, os.PathLike))
+    suffix = Path(f).suffix if is_path else ""  # type: ignore[arg-type]
+    if format is None:
+        format = "torch" if suffix in _TORCH else "safetensors"
+    if format not in _FORMATS:
+        raise ValueError(f"save: format is {format!r}; it must be one of {', '.join(map(repr, _FORMATS))}")
+    if suffix == ".pkl":
+        raise UnsupportedFormatError(f"cannot write {os.fspath(f)}: plain pickles are not written", "name it .pt")  # type: ignore[arg-type]
+    if format == "torch":
+        from .torchwrite import write_zip
+
+        if is_path:
+            with atomic_write(f) as file:  # type: ignore[arg-type]
+                write_zip(obj, file)
+        else:
+            write_zip(obj, f)  # type: ignore[arg-type]
+        return
     from .. import Tensor
 
     flat = isinstance(obj, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in obj.items())
@@ -55,36 +71,70 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
     else:
         arrays, text = flatten(obj)
         metadata = {TREE: text}
-    if isinstance(f, (str, os.PathLike)):
-        save_file(arrays, f, metadata)
+    if is_path:
+        save_file(arrays, f, metadata)  # type: ignore[arg-type]
     else:
-        f.write(serialize(arrays, metadata))
+        f.write(serialize(arrays, metadata))  # type: ignore[union-attr]
 
 
-def load(f: str | os.PathLike[str] | IO[bytes], map_location: Any = None, *, mmap: bool = True) -> Any:
-    """Loads what `save` wrote, any safetensors file, or a folder in Hugging Face's layout.
+def load(
+    f: str | os.PathLike[str] | IO[bytes],
+    map_location: Any = None,
+    *,
+    weights_only: bool = True,
+    mmap: bool | None = True,
+) -> Any:
+    """Loads a safetensors file, a PyTorch file (zip or legacy format), or a folder in Hugging Face's layout.
+
+    The content tells the format, not the name. PyTorch's files are pickles: they are read by an interpreter that builds
+    tensors and plain data and nothing else, so a hostile file is refused and no code of it runs. Tensors that share a
+    storage share it here too.
 
     Args:
         f: path, folder or binary file.
         map_location: device to move Tensors to; the CPU when left out.
+        weights_only: as in PyTorch; only True is possible.
         mmap: map the file into memory instead of reading it whole. Arrays may be changed, the file does not change.
 
     Raises:
-        FlambeauError: the file is missing, cut, corrupt or not safetensors; nothing is half-loaded.
+        FlambeauError: the file is missing, cut, corrupt, hostile or in no known format; nothing is half-loaded.
+        NotImplementedError: (the same error) it holds quantised or sparse tensors, or whole Python objects.
     """
+    if not weights_only:
+        raise UnsupportedFormatError(
+            "load(weights_only=False) would run whatever code the file holds, which Flambeau never does",
+            "leave it out; save whole models as state dicts",
+        )
+    place = _device(map_location)
+    mapped = mmap is None or bool(mmap)
     if not isinstance(f, (str, os.PathLike)):
-        return _moved(_restore(parse(bytearray(f.read()), getattr(f, "name", "the data")), "the data"), map_location)
+        name = getattr(f, "name", None)
+        return _moved(_read(bytearray(f.read()), name if isinstance(name, str) else "the data"), place, {})
     path = Path(f)
     if path.is_dir():
-        return _moved(_load_folder(path, mmap), map_location)
-    if path.suffix in _PICKLED and path.exists():
-        raise UnsupportedFormatError(f"{path} is a PyTorch pickle file, which is not read yet", _MEND)
-    if path.is_file():
-        with open(path, "rb") as file:
-            start = file.read(4)
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise UnsupportedFormatError(f"{path} is a PyTorch pickle file, which is not read yet", _MEND)
-    return _moved(_restore(safe_open(path, mapped=mmap), str(path)), map_location)
+        return _moved(load_folder(path, mapped, lambda part: _read(open_buffer(part, mapped), str(part))), place, {})
+    return _moved(_read(open_buffer(path, mapped), str(path)), place, {})
+
+
+def _read(data: Any, name: str) -> Any:
+    start = bytes(data[:_START])
+    # A safetensors file begins with a small 64-bit number and a brace, whatever else the number's bytes look like.
+    if not (start[4:8] == bytes(4) and start[8:9] == b"{"):
+        if start[:2] == b"PK":
+            from .torchzip import load_zip
+
+            return load_zip(data, name)
+        if legacy.is_legacy(start):
+            return legacy.load_legacy(data, name)
+        if legacy.is_tar(start):
+            raise UnsupportedFormatError(
+                f"{name} is in the tar format of PyTorch 0.1, which is not read", "load it in PyTorch and save it again"
+            )
+        if start[:4] == b"GGUF":
+            raise UnsupportedFormatError(f"{name} is a GGUF file, which is not read", "use the safetensors file")
+        if start[:8] == b"\x89HDF\r\n\x1a\n":
+            raise UnsupportedFormatError(f"{name} is an HDF5 file, which is not read", "use the safetensors file")
+    return _restore(parse(data, name), name)
 
 
 def _restore(file: SafetensorsFile, name: str) -> Any:
@@ -93,37 +143,39 @@ def _restore(file: SafetensorsFile, name: str) -> Any:
     return {key: file.get_tensor(key) for key in file.entries}
 
 
-def _load_folder(folder: Path, mmap: bool) -> dict[str, Any]:
-    index = folder / _INDEX
-    if not index.exists():
-        if not (folder / "model.safetensors").exists():
-            raise FlambeauError(f"{folder} holds no model.safetensors", "give the file or a folder with model weights")
-        return _restore(safe_open(folder / "model.safetensors", mapped=mmap), str(folder))
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
-        if any(Path(shard).name != shard or shard in (".", "..") for shard in shards):
-            raise ValueError("a shard lies outside the folder")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FlambeauError(f"{index} is damaged: {error}", "download the folder again") from error
-    files = {shard: safe_open(folder / shard, mapped=mmap) for shard in shards}
-    for key, shard in weight_map.items():
-        if key not in files[shard].entries:
-            raise FlambeauError(
-                f"{index} expects tensor {key!r} in {shard}, which lacks it", "download the folder again"
-            )
-    return {key: files[shard].get_tensor(key) for key, shard in weight_map.items()}
+def _device(map_location: Any) -> Any:
+    """The device that `map_location` means; None for the CPU."""
+    from ..device import device
+
+    if map_location is None:
+        return None
+    if not isinstance(map_location, (str, int, device)):
+        kind = "function" if callable(map_location) else type(map_location).__name__
+        raise FlambeauError(f"load: map_location is a {kind}", "give one device such as 'cpu' or 'cuda:0'")
+    found = device(map_location)
+    return None if found.type == "cpu" else found
 
 
-def _moved(obj: Any, device: Any) -> Any:
-    if device is None or str(device) == "cpu":
+def _moved(obj: Any, device: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    """`obj` with its Tensors on `device`; what is shared in it stays shared. Containers are changed in place."""
+    if device is None:
         return obj
-    from .. import Tensor
+    from ..nn import Parameter
+    from ..tensor import Tensor
 
+    if id(obj) in done:
+        return done[id(obj)][1]
+    moved = obj
     if isinstance(obj, Tensor):
-        return obj.to(device)
-    if isinstance(obj, dict):
-        return {key: _moved(value, device) for key, value in obj.items()}
-    if isinstance(obj, (list, tuple)):
-        return type(obj)(_moved(value, device) for value in obj)
-    return obj
+        moved = obj.detach().to(device)
+        moved = Parameter(moved, obj.requires_grad) if isinstance(obj, Parameter) else moved
+        moved.requires_grad = obj.requires_grad
+    elif isinstance(obj, dict):
+        for key, value in obj.items():
+            obj[key] = _moved(value, device, done)
+    elif isinstance(obj, list):
+        obj[:] = [_moved(value, device, done) for value in obj]
+    elif type(obj) is tuple:
+        moved = tuple(_moved(value, device, done) for value in obj)
+    done[id(obj)] = obj, moved  # the object too: its id must not be used again meanwhile
+    return moved

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FlambeauError
+from .errors import CheckpointError
 
 __all__ = ["flatten", "unflatten"]
 
@@ -43,7 +44,7 @@ def unflatten(arrays: Mapping[str, np.ndarray], text: str, name: str = "the file
     try:
         return _decode(json.loads(text), arrays, name)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise FlambeauError(
+        raise CheckpointError(
             f"{name} is damaged: its description cannot be read ({error})", "use another copy"
         ) from error
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import FlambeauError
+from .errors import CheckpointError
 from .safetensors import safe_open, save_file
 
-__all__ = ["ModelCard", "load_model_state", "read_model_card", "save_model"]
+__all__ = ["ModelCard", "load_model_state", "read_model_card", "save_model_state"]
 
 _ID, _CONFIG, _PLUGIN, _VERSION, _NOTES = (
     "flambeau.model", "flambeau.config", "flambeau.plugin", "flambeau.version", "flambeau.notes",
@@ -37,7 +37,7 @@ class ModelCard:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def save_model(
+def save_model_state(
     state: Mapping[str, Any],
     path: str | os.PathLike[str],
     *,
@@ -47,7 +47,14 @@ def save_model(
     notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a state dict with its `ModelCard` to a safetensors file that PyTorch reads, atomically."""
-    metadata = {
+    save_file(state, path, card_metadata(model, config, plugin, notes))
+
+
+def card_metadata(
+    model: str, config: Mapping[str, Any] | None = None, plugin: str = "", notes: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The metadata of a safetensors file that hold a `ModelCard`."""
+    return {
         _ID: model,
         _CONFIG: json.dumps(dict(config or {})),
         _PLUGIN: plugin,
@@ -55,7 +62,6 @@ def save_model(
         _NOTES: json.dumps(dict(notes or {})),
         "format": "pt",  # other readers insist on it
     }
-    save_file(state, path, metadata)
 
 
 def read_model_card(path: str | os.PathLike[str]) -> ModelCard | None:
@@ -83,7 +89,7 @@ def _card(metadata: Mapping[str, str], name: str) -> ModelCard | None:
         if not isinstance(config, dict) or not isinstance(notes, dict):
             raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
-        raise FlambeauError(f"{name} is damaged: its model card is not JSON", "download the file again") from error
+        raise CheckpointError(f"{name} is damaged: its model card is not JSON", "download the file again") from error
     return ModelCard(metadata[_ID], config, metadata.get(_PLUGIN, ""), metadata.get(_VERSION, ""), notes)
 
 

@@ -104,6 +104,7 @@ class MultiheadAttention(Module):
         elif not self.batch_first:
             query, key, value = _shared_transpose(query, key, value)
         batch, length, _ = query.shape
+        self._check(query, key, value, key_padding_mask, attn_mask)
         q, k, v = self._project(query, key, value)
         if self.bias_k is not None:
             k = ops.cat([k, self.bias_k.expand(batch, 1, self.embed_dim)], 1)
@@ -129,6 +130,27 @@ class MultiheadAttention(Module):
         if not batched:
             return output.squeeze(0), None if weights is None else weights.squeeze(0)
         return (output if self.batch_first else output.transpose(0, 1)), weights
+
+    def _check(
+        self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, attn_mask: Tensor | None
+    ) -> None:
+        """Shapes, batch first: broadcasting would make sense of many wrong ones."""
+        batch, length, _ = query.shape
+        source = key.shape[1]
+        expected: dict[str, tuple[Tensor | None, list[tuple[int, ...]]]] = {
+            "query": (query, [(batch, length, self.embed_dim)]),
+            "key": (key, [(batch, source, self.kdim)]),
+            "value": (value, [(batch, source, self.vdim)]),
+            "key_padding_mask": (padding, [(batch, source)]),
+            "attn_mask": (attn_mask, [(length, source), (batch * self.num_heads, length, source)]),
+        }
+        for name, (tensor, shapes) in expected.items():
+            if tensor is not None and tuple(tensor.shape) not in shapes:
+                raise RuntimeError(
+                    f"MultiheadAttention: the shape of {name} is {tuple(tensor.shape)}, but should be "
+                    + " or ".join(map(str, shapes))
+                    + (" (batch first)" if tensor.ndim == 3 and "mask" not in name else "")
+                )
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> Any:
         """Query, key and value in the model's width; with fewer products where they are the same tensor."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Union
 
 from ..tensor import Tensor
 from .module import Module, indent
 from .parameter import Parameter
+
+Pairs = Union["ParameterDict", Mapping[str, Any], Iterable[tuple[str, Any]]]
 
 
 class Sequential(Module):
@@ -64,17 +67,37 @@ class Sequential(Module):
         return iter(self._modules.values())  # type: ignore[arg-type]
 
     def __add__(self, other: Sequential) -> Sequential:
-        return Sequential(*self, *other)
+        return Sequential(*self, *_sequential(other))
+
+    def __iadd__(self, other: Sequential) -> Sequential:
+        return self.extend(_sequential(other))
+
+    def __mul__(self, times: int) -> Sequential:
+        """The modules repeated; they are the same objects each time."""
+        return Sequential(*list(self) * _times(times))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Sequential:
+        return self.extend(list(self) * (_times(times) - 1))
 
     def append(self, module: Module) -> Sequential:
         self.add_module(str(len(self)), module)
         return self
 
     def insert(self, index: int, module: Module) -> Sequential:
+        if not -len(self) <= index <= len(self):
+            raise IndexError(f"index {index} is out of range for a Sequential of {len(self)} modules")
         modules = list(self)
         modules.insert(index, module)
         self._modules.clear()
         return self.extend(modules)
+
+    def pop(self, key: int | slice) -> Any:
+        """Takes out and returns the module(s) at a position."""
+        taken = self[key]
+        del self[key]
+        return taken
 
     def extend(self, modules: Iterable[Module]) -> Sequential:
         for module in modules:
@@ -141,6 +164,12 @@ class ModuleList(Module):
         for module in modules:
             self.append(module)
         return self
+
+    def pop(self, key: int | slice) -> Any:
+        """Takes out and returns the module(s) at a position."""
+        taken = self[key]
+        del self[key]
+        return taken
 
     def __repr__(self) -> str:
         """Like the default, but equal neighbours share a line."""
@@ -255,7 +284,7 @@ class ParameterList(Module):
 class ParameterDict(Module):
     """A dictionary of parameters (or other values) whose parameters are registered under their keys."""
 
-    def __init__(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None) -> None:
+    def __init__(self, parameters: Pairs | None = None) -> None:
         super().__init__()
         self._keys: dict[str, None] = {}
         if parameters is not None:
@@ -292,6 +321,44 @@ class ParameterDict(Module):
     def items(self) -> Iterable[tuple[str, Any]]:
         return [(key, self[key]) for key in self._keys]
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._keys))
+
+    def __or__(self, other: ParameterDict) -> ParameterDict:
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: ParameterDict) -> ParameterDict:
+        merged = ParameterDict(other)
+        merged.update(self)
+        return merged
+
+    def __ior__(self, other: ParameterDict) -> ParameterDict:
+        self.update(other)
+        return self
+
+    def copy(self) -> ParameterDict:
+        """A new dictionary with the same parameters."""
+        return ParameterDict(OrderedDict(self.items()))
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A new dictionary with the given keys, all with the same value."""
+        return ParameterDict((key, default) for key in keys)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value of ``key``, which becomes ``default`` if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def popitem(self) -> tuple[str, Any]:
+        """Takes out and returns the last pair."""
+        key = next(reversed(self), None)
+        if key is None:
+            raise KeyError("popitem(): the dictionary is empty")
+        return key, self.pop(key)
+
     def get(self, key: str, default: Any = None) -> Any:
         return self[key] if key in self._keys else default
 
@@ -304,12 +371,29 @@ class ParameterDict(Module):
         for key in list(self._keys):
             del self[key]
 
-    def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
+    def update(self, parameters: Pairs) -> None:
+        pairs: Any = parameters.items() if isinstance(parameters, Mapping | ParameterDict) else parameters
+        if isinstance(parameters, Mapping) and not isinstance(parameters, OrderedDict):
+            pairs = sorted(pairs)  # as in PyTorch: only an OrderedDict keeps its order
+        for key, value in pairs:
             self[key] = value
 
     def extra_repr(self) -> str:
         return "\n".join(f"({key}): {_describe(value)}" for key, value in self.items())
+
+
+def _sequential(other: Any) -> Sequential:
+    if not isinstance(other, Sequential):
+        raise ValueError(f"only a Sequential can be added to a Sequential, not {type(other).__name__}")
+    return other
+
+
+def _times(times: Any) -> int:
+    if not isinstance(times, int):
+        raise TypeError(f"a Sequential is multiplied by an int, not by {type(times).__name__}")
+    if times <= 0:
+        raise ValueError(f"a Sequential is multiplied by a positive int, not by {times}")
+    return times
 
 
 def _as_parameter(value: Any) -> Any:

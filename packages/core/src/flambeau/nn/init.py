@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from .. import backends, random
 from ..tensor import Tensor
+
+
+class _Skip(threading.local):
+    on = False
+
+
+_skip = _Skip()
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Inside, the initialisers of this module leave their tensors as they are (:func:`flambeau.nn.utils.skip_init`)."""
+    before, _skip.on = _skip.on, True
+    try:
+        yield
+    finally:
+        _skip.on = before
+
+
+def _initialiser(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def call(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return tensor if _skip.on else function(tensor, *args, **kwargs)
+
+    return call
 
 
 def _write(tensor: Tensor, values: Any) -> Tensor:
@@ -36,6 +65,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "relu":
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
+        if isinstance(param, bool) or not isinstance(param, int | float | None):
+            raise ValueError(f"negative_slope {param!r} is not a valid number")
         slope = 0.01 if param is None else float(param)
         return math.sqrt(2.0 / (1 + slope**2))
     if nonlinearity == "selu":
@@ -43,18 +74,21 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"unsupported nonlinearity {nonlinearity!r}")
 
 
+@_initialiser
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Draws from U(a, b)."""
     generator = generator or random.default_generator()
     return _write(tensor, generator.uniform(a, b, tuple(tensor.shape), _draw_dtype(tensor)))
 
 
+@_initialiser
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Draws from N(mean, std^2)."""
     generator = generator or random.default_generator()
     return _write(tensor, generator.normal(mean, std, tuple(tensor.shape), _draw_dtype(tensor)))
 
 
+@_initialiser
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Any = None
 ) -> Tensor:
@@ -79,6 +113,7 @@ def trunc_normal_(
     return _write(tensor, (mean + std * kept[:size]).reshape(tensor.shape))
 
 
+@_initialiser
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fills with ``val``."""
     tensor.array[...] = val
@@ -86,16 +121,19 @@ def constant_(tensor: Tensor, val: float) -> Tensor:
     return tensor
 
 
+@_initialiser
 def ones_(tensor: Tensor) -> Tensor:
     """Fills with 1."""
     return constant_(tensor, 1)
 
 
+@_initialiser
 def zeros_(tensor: Tensor) -> Tensor:
     """Fills with 0."""
     return constant_(tensor, 0)
 
 
+@_initialiser
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, for 2-D tensors."""
     if tensor.ndim != 2:
@@ -103,6 +141,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return _write(tensor, np.eye(*tensor.shape))
 
 
+@_initialiser
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Convolution weights that keep as many input channels as possible, for 3-D to 5-D tensors."""
     if tensor.ndim not in (3, 4, 5):
@@ -125,12 +164,14 @@ def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
+@_initialiser
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """U(-a, a) with a = gain * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
     bound = gain * math.sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
     return uniform_(tensor, -bound, bound, generator)
 
 
+@_initialiser
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
     """N(0, std^2) with std = gain * sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010)."""
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
@@ -143,6 +184,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
     return calculate_gain(nonlinearity, a) / math.sqrt(fan) if fan else 0.0
 
 
+@_initialiser
 def kaiming_uniform_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
 ) -> Tensor:
@@ -151,6 +193,7 @@ def kaiming_uniform_(
     return uniform_(tensor, -bound, bound, generator)
 
 
+@_initialiser
 def kaiming_normal_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Any = None
 ) -> Tensor:
@@ -158,6 +201,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
+@_initialiser
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """A (semi-)orthogonal matrix (Saxe et al. 2013); dimensions after the first are joined."""
     if tensor.ndim < 2:
@@ -170,6 +214,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     return _write(tensor, gain * (q.T if rows < columns else q).reshape(tensor.shape))
 
 
+@_initialiser
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """N(0, std^2) with a share ``sparsity`` of each column set to zero (Martens 2010), for 2-D tensors."""
     if tensor.ndim != 2:

@@ -6,13 +6,56 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeVar
 
-from .. import dtypes
+from .. import dtypes, ops
+from ..autograd.modes import mode
 from ..tensor import Tensor
-from .hooks import RemovableHandle, add_hook, note_module_path
+from .hooks import (
+    RemovableHandle,
+    add_hook,
+    call_with_hooks,
+    global_backward,
+    global_backward_pre,
+    global_forward,
+    global_forward_pre,
+    note_module_path,
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+    registered,
+)
 from .parameter import Buffer, Parameter
-from .state import IncompatibleKeys, load_state_dict
+from .state import IncompatibleKeys, load_from_state_dict, load_state_dict, save_to_state_dict, state_dict
+
+__all__ = [
+    "Module",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
+]
 
 M = TypeVar("M", bound="Module")
+_STORES: dict[str, type] = {
+    "_parameters": dict,
+    "_buffers": dict,
+    "_non_persistent_buffers_set": set,
+    "_modules": dict,
+    "_forward_hooks": dict,
+    "_forward_pre_hooks": dict,
+    "_backward_hooks": dict,
+    "_backward_pre_hooks": dict,
+    "_state_dict_hooks": dict,
+    "_state_dict_pre_hooks": dict,
+    "_load_state_dict_pre_hooks": dict,
+    "_load_state_dict_post_hooks": dict,
+}
 
 
 class Module:
@@ -33,6 +76,8 @@ class Module:
     ['body.weight', 'body.bias']
     """
 
+    dump_patches = False
+    _version = 1
     training: bool
     _optional_state: frozenset[str] = frozenset()  # names that a state dict may lack
     _parameters: dict[str, Tensor | None]
@@ -40,16 +85,7 @@ class Module:
     _modules: dict[str, Module | None]
 
     def __init__(self) -> None:
-        self.__dict__.update(
-            training=True,
-            _parameters={},
-            _buffers={},
-            _non_persistent_buffers_set=set(),
-            _modules={},
-            _forward_hooks={},
-            _forward_pre_hooks={},
-            _load_state_dict_pre_hooks={},
-        )
+        self.__dict__.update(training=True, **{name: kind() for name, kind in _STORES.items()})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes; every subclass defines it."""
@@ -58,52 +94,86 @@ class Module:
     # -- calling -------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if mode.anomaly is not None:
+            with mode.anomaly.inside(self):
+                return self._call(args, kwargs)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            if self._forward_pre_hooks or self._forward_hooks:
-                return self._call_with_hooks(args, kwargs)
+            if (
+                self._forward_pre_hooks
+                or self._forward_hooks
+                or self._backward_hooks
+                or self._backward_pre_hooks
+                or global_forward_pre
+                or global_forward
+                or global_backward
+                or global_backward_pre
+            ):
+                return call_with_hooks(self, args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
             note_module_path(error, self)
             raise
 
-    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
-            if with_kwargs:
-                changed = hook(self, args, kwargs)
-                if changed is not None:
-                    args, kwargs = changed
-            else:
-                changed = hook(self, args)
-                if changed is not None:
-                    args = changed if isinstance(changed, tuple) else (changed,)
-        output = self.forward(*args, **kwargs)
-        for hook, with_kwargs in list(self._forward_hooks.values()):
-            changed = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
-            if changed is not None:
-                output = changed
-        return output
-
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(module, args)`` before ``forward``; what it returns, if anything, replaces the arguments."""
+        """Call ``hook(module, args)`` before ``forward``; what it returns, if anything, replaces the arguments.
+
+        ``with_kwargs``: ``hook(module, args, kwargs)``, which returns None or (args, kwargs).
+        """
         return add_hook(self._forward_pre_hooks, (hook, with_kwargs), prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after ``forward``; what it returns, if anything, replaces the output."""
-        if always_call:
-            raise NotImplementedError("register_forward_hook(always_call=True) is not supported")
-        return add_hook(self._forward_hooks, (hook, with_kwargs), prepend)
+        """Call ``hook(module, args, output)`` after ``forward``; what it returns, if anything, replaces the output.
+
+        ``always_call``: also after an error in ``forward`` or in another hook (with the output so far, or None).
+        """
+        return add_hook(self._forward_hooks, (hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` before the backward pass of the module; what it returns replaces
+        ``grad_output``, a tuple with one entry per output."""
+        return add_hook(self._backward_pre_hooks, (hook,), prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        raise NotImplementedError("full backward hooks are not supported; use Tensor.register_hook on an activation")
+        """Call ``hook(module, grad_input, grad_output)`` when the gradients of the module's inputs are known; what
+        it returns replaces ``grad_input``, a tuple with one entry per positional argument (None for those that get
+        no gradient)."""
+        return add_hook(self._backward_hooks, (hook,), prepend)
+
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        raise NotImplementedError("register_backward_hook is deprecated in PyTorch; use register_full_backward_hook")
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call ``hook(module, prefix, keep_vars)`` before the module's entries go into a state dict."""
+        return add_hook(self._state_dict_pre_hooks, hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call ``hook(module, state_dict, prefix, local_metadata)`` after the entries of the module and those below it
+        went into a state dict; the hook may change it."""
+        return add_hook(self._state_dict_hooks, (hook, False))
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        return add_hook(self._state_dict_hooks, (hook, True))
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., None]) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``
         on a copy of the state dict before it is matched: the place to rename the keys of old checkpoints."""
-        return add_hook(self._load_state_dict_pre_hooks, hook, False)
+        return add_hook(self._load_state_dict_pre_hooks, hook)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., None], with_module: bool = False
+    ) -> RemovableHandle:
+        return self.register_load_state_dict_pre_hook(hook if with_module else lambda module, *args: hook(*args))
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., None]) -> RemovableHandle:
+        """Call ``hook(module, incompatible_keys)`` after loading; the hook may take keys out of the two lists."""
+        return add_hook(self._load_state_dict_post_hooks, hook)
 
     # -- registration --------------------------------------------------------------------------------------------
 
@@ -111,15 +181,17 @@ class Module:
         """Add a parameter; ``None`` reserves the name for one that is absent (a layer without bias)."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"parameter '{name}' must be a nn.Parameter or None, not {type(param).__name__}")
+        if param is not None and param._edge is not None:
+            raise ValueError(f"parameter '{name}' must be a leaf: a Parameter of the result of an operation is not one")
         self._reserve(name, self._parameters)
-        self._parameters[name] = param
+        self._parameters[name] = registered("parameter", self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not trained; ``persistent=False`` keeps it out of ``state_dict()``."""
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"buffer '{name}' must be a Tensor or None, not {type(tensor).__name__}")
         self._reserve(name, self._buffers)
-        self._buffers[name] = tensor
+        self._buffers[name] = registered("buffer", self, name, tensor)
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -127,7 +199,7 @@ class Module:
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"sub-module '{name}' must be a nn.Module or None, not {type(module).__name__}")
         self._reserve(name, self._modules)
-        self._modules[name] = module
+        self._modules[name] = registered("module", self, name, module)
 
     register_module = add_module
 
@@ -190,6 +262,10 @@ class Module:
                 self._non_persistent_buffers_set.discard(name)
                 return
         object.__delattr__(self, name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copied or unpickled module; stores that its version did not have yet are empty."""
+        self.__dict__.update({name: kind() for name, kind in _STORES.items() if name not in state} | state)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
@@ -263,6 +339,22 @@ class Module:
             module = found
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Puts a module at a dotted path; with ``strict`` there must be one already.
+
+        Raises:
+            ValueError: the path is empty. AttributeError: a part of it is missing.
+        """
+        if not target:
+            raise ValueError("cannot set the sub-module without a target name")
+        if not isinstance(module, Module):
+            raise ValueError(f"set_submodule: expected a Module, got {type(module).__name__}")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if strict and name not in parent._modules:
+            raise AttributeError(f"{type(parent).__name__} has no sub-module '{name}' (looking for '{target}')")
+        setattr(parent, name, module)
+
     def get_parameter(self, target: str) -> Tensor:
         return self._get_member("_parameters", target)
 
@@ -305,10 +397,10 @@ class Module:
         for parameter in self.parameters():
             clear_grad(parameter, set_to_none)
 
-    def _apply(self: M, fn: Callable[[Tensor], Tensor]) -> M:
+    def _apply(self: M, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> M:
         """Replace the memory of every parameter, gradient and buffer by that of ``fn(tensor)``."""
         seen: set[int] = set()
-        for module in self.modules():
+        for module in self.modules() if recurse else (self,):
             for tensor in chain(module._parameters.values(), module._buffers.values()):
                 if tensor is None or id(tensor) in seen:
                     continue
@@ -325,25 +417,33 @@ class Module:
         Parameters stay the same objects, so optimizers keep working. Integer buffers keep their dtype.
         """
         device, dtype = parse_to(*args, **kwargs)
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"nn.Module.to only accepts floating point dtypes, got {dtype}")
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, got {dtype}")
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=dtype if tensor.dtype.is_floating_point else None)
+            wanted = tensor.dtype.is_floating_point or tensor.dtype.is_complex
+            return tensor.to(device=device, dtype=dtype if wanted else None)
 
         return self._apply(move)
 
+    def to_empty(self: M, *, device: Any, recurse: bool = True) -> M:
+        """Move to a device without the values."""
+        return self._apply(lambda tensor: ops.empty_like(tensor, device=device), recurse)
+
+    def _cast(self: M, dtype: Any) -> M:
+        return self._apply(lambda tensor: tensor.to(dtype) if tensor.dtype.is_floating_point else tensor)
+
     def float(self: M) -> M:
-        return self.to(dtypes.float32)
+        return self._cast(dtypes.float32)
 
     def double(self: M) -> M:
-        return self.to(dtypes.float64)
+        return self._cast(dtypes.float64)
 
     def half(self: M) -> M:
-        return self.to(dtypes.float16)
+        return self._cast(dtypes.float16)
 
     def bfloat16(self: M) -> M:
-        return self.to(dtypes.bfloat16)
+        return self._cast(dtypes.bfloat16)
 
     def type(self: M, dst_type: Any) -> M:
         return self._apply(lambda tensor: tensor.to(dst_type))
@@ -358,16 +458,39 @@ class Module:
 
     def state_dict(
         self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Parameters and persistent buffers by dotted path, sharing memory with the module.
 
         ``keep_vars=True`` returns the parameters themselves instead of detached tensors.
         """
-        destination = {} if destination is None else destination
-        for path, module in self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
-            for name, tensor in module._own_state():
-                destination[f"{path}.{name}" if path else name] = tensor if keep_vars else tensor.detach()
-        return destination
+        return state_dict(self, destination, prefix, keep_vars)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """The module's own entries, without those below it; a subclass may add to them."""
+        save_to_state_dict(self, destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Matches the module's own entries; a subclass may rename keys before it calls this."""
+        load_from_state_dict(
+            self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def get_extra_state(self) -> Any:
+        """What goes into the state dict under ``_extra_state`` besides tensors, for subclasses that define it."""
+        raise RuntimeError(f"{type(self).__name__} defines no get_extra_state()")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes what :meth:`get_extra_state` gave; called by :meth:`load_state_dict`."""
+        raise RuntimeError(f"{type(self).__name__} defines no set_extra_state()")
 
     def _own_state(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self._parameters.items():

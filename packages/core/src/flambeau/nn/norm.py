@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import dtypes, ops
+from ..ops.norm import _neighbours
 from ..tensor import Tensor
 from . import functional as F
 from . import init
@@ -16,6 +17,7 @@ class _RunningNorm(Module):
     """Batch and instance normalisation: affine parameters and running statistics per channel."""
 
     _optional_state = frozenset({"num_batches_tracked"})  # checkpoints older than this counter lack it
+    _version = 2
     _ndims: tuple[int, ...]
 
     def __init__(
@@ -120,6 +122,50 @@ class BatchNorm3d(_BatchNorm):
     """Normalise each channel of (N, C, D, H, W) over the batch and space."""
 
     _ndims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalisation over all processes of a group; in a single process the same as any batch normalisation.
+
+    Takes (N, C, ...) of any rank. ``process_group`` must be None: statistics are not exchanged between processes.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        if process_group is not None:
+            raise NotImplementedError("SyncBatchNorm: process groups are not supported; leave process_group out")
+        self.process_group = None
+
+    def _check(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"SyncBatchNorm: expected at least 2D input (got {input.ndim}D input)")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with every batch normalisation in it replaced by one of this class, with the same tensors."""
+        out = module
+        if isinstance(module, _BatchNorm) and not isinstance(module, SyncBatchNorm):
+            settings = (module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
+            out = cls(*settings, process_group)
+            out.weight, out.bias = module.weight, module.bias
+            out.running_mean, out.running_var = module.running_mean, module.running_var
+            out.num_batches_tracked = module.num_batches_tracked
+            out.training = module.training
+        for name, child in module.named_children():
+            out.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return out
 
 
 class _InstanceNorm(_RunningNorm):
@@ -274,8 +320,8 @@ class GroupNorm(Module):
         )
 
 
-class LocalResponseNorm(Module):
-    """Normalise over neighbouring channels (Krizhevsky et al. 2012)."""
+class _ResponseNorm(Module):
+    """The settings of normalisation over neighbouring channels."""
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
@@ -284,11 +330,28 @@ class LocalResponseNorm(Module):
         self.beta = beta
         self.k = k
 
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class LocalResponseNorm(_ResponseNorm):
+    """Normalise over neighbouring channels (Krizhevsky et al. 2012)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
-    def extra_repr(self) -> str:
-        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+class CrossMapLRN2d(_ResponseNorm):
+    """:class:`LocalResponseNorm` of (N, C, H, W) as LuaTorch had it: an even ``size`` sums one channel less."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__(size, alpha, beta, k)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 4:
+            raise ValueError(f"CrossMapLRN2d: expected 4D input (got {input.ndim}D input)")
+        reach = (self.size - 1) // 2  # channels on each side
+        return input / (_neighbours(input * input, reach, reach, self.size) * self.alpha + self.k) ** self.beta
 
 
 def _shape(value: int | list[int] | tuple[int, ...]) -> tuple[int, ...]:

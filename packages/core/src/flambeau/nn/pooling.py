@@ -178,6 +178,101 @@ class LPPool2d(_LPPool):
     function = staticmethod(F.lp_pool2d)
 
 
+class LPPool3d(_LPPool):
+    """p-norm (without the mean) over windows of (N, C, D, H, W)."""
+
+    function = staticmethod(F.lp_pool3d)
+
+
+class _MaxUnpool(Module):
+    rank: int
+    function: Callable[..., Tensor]
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        super().__init__()
+        self.kernel_size = as_tuple(kernel_size, self.rank)
+        self.stride = as_tuple(kernel_size if stride is None else stride, self.rank)
+        self.padding = as_tuple(padding, self.rank)
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Any = None) -> Tensor:
+        """``indices`` come from max pooling with ``return_indices=True``; ``output_size`` picks among the sizes that
+        pooling maps to the same one."""
+        return self.function(input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """The partial inverse of :class:`MaxPool1d`: all but the maxima are zero."""
+
+    rank = 1
+    function = staticmethod(F.max_unpool1d)
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """The partial inverse of :class:`MaxPool2d`: all but the maxima are zero.
+
+    >>> import flambeau
+    >>> values, indices = MaxPool2d(2, return_indices=True)(flambeau.arange(16.0).reshape(1, 1, 4, 4))
+    >>> MaxUnpool2d(2)(values, indices)[0, 0, 1]
+    tensor([0., 5., 0., 7.])
+    """
+
+    rank = 2
+    function = staticmethod(F.max_unpool2d)
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """The partial inverse of :class:`MaxPool3d`: all but the maxima are zero."""
+
+    rank = 3
+    function = staticmethod(F.max_unpool3d)
+
+
+class _FractionalMaxPool(Module):
+    rank: int
+    function: Callable[..., Any]
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        output_size: Size | None = None,
+        output_ratio: float | tuple[float, ...] | None = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(f"{type(self).__name__} needs either output_size or output_ratio")
+        self.kernel_size = as_tuple(kernel_size, self.rank)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else as_tuple(output_size, self.rank)
+        self.output_ratio = None if output_ratio is None else as_tuple(output_ratio, self.rank)
+        if self.output_ratio is not None and not all(0 < r < 1 for r in self.output_ratio):
+            raise ValueError(f"output_ratio must be between 0 and 1 (got {output_ratio})")
+
+    def forward(self, input: Tensor) -> Any:
+        return self.function(
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+        )
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Maximum over randomly placed windows of (N, C, H, W) (Graham 2014)."""
+
+    rank = 2
+    function = staticmethod(F.fractional_max_pool2d)
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Maximum over randomly placed windows of (N, C, D, H, W) (Graham 2014)."""
+
+    rank = 3
+    function = staticmethod(F.fractional_max_pool3d)
+
+
 class _AdaptivePool(Module):
     function: Callable[..., Any]
 

@@ -6,11 +6,13 @@ import math
 from typing import Any
 
 from .. import ops
+from ..ops.recurrent import gru_sequence, lstm_sequence, rnn_sequence
 from ..tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module
 from .parameter import new_parameter
+from .utils.rnn import PackedSequence
 
 _GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "GRU": 3, "LSTM": 4}
 State = Any  # a hidden state, or for LSTM a pair (hidden, cell)
@@ -105,41 +107,73 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Nothing to do here; kept for programs that call it."""
 
-    def forward(self, input: Tensor, hx: State = None) -> tuple[Tensor, State]:
-        """(T, N, input_size), or (N, T, input_size) with ``batch_first``, or (T, input_size), and an initial state of
-        (layers * directions, N, size); returns all outputs of the last layer and the final state."""
+    def forward(self, input: Any, hx: State = None) -> tuple[Any, State]:
+        """(T, N, input_size), or (N, T, input_size) with ``batch_first``, or (T, input_size), or a
+        :class:`~flambeau.nn.utils.rnn.PackedSequence`, and an initial state of (layers * directions, N, size);
+        returns all outputs of the last layer, packed if the input was, and the final state."""
+        if isinstance(input, PackedSequence):
+            order = input.sorted_indices
+            hx = hx if order is None else _map_state(lambda t: t.index_select(1, order), hx)
+            data, final = self._layers(self._checked(input.data, 2), hx, tuple(input.batch_sizes.tolist()))
+            back = input.unsorted_indices
+            final = final if back is None else _map_state(lambda t: t.index_select(1, back), final)
+            return PackedSequence(data, input.batch_sizes, order, back), final
         if input.ndim not in (2, 3):
-            raise ValueError(f"{self.mode}: expected input to be 2D or 3D, got {input.ndim}D instead")
-        if input.shape[-1] != self.input_size:
-            raise RuntimeError(f"input.size(-1) must be equal to input_size {self.input_size}, got {input.shape[-1]}")
+            raise ValueError(f"{self._get_name()}: expected input to be 2D or 3D, got {input.ndim}D instead")
         batched = input.ndim == 3
+        for part in hx if isinstance(hx, tuple | list) else () if hx is None else (hx,):
+            if part.ndim != input.ndim:
+                raise RuntimeError(
+                    f"for {'batched 3-D' if batched else 'unbatched 2-D'} input, hx should also be {input.ndim}-D, "
+                    f"got {part.ndim}-D"
+                )
         if not batched:
             input = input.unsqueeze(1)
             hx = _map_state(lambda t: t.unsqueeze(1), hx)
         elif self.batch_first:
             input = input.transpose(0, 1)
-        states = self._initial_states(input, hx)
+        steps, batch, _ = self._checked(input, 3).shape
+        if not steps:
+            raise RuntimeError(f"{self._get_name()}: expected at least one time step, got {tuple(input.shape)}")
+        rows, final = self._layers(input.reshape(steps * batch, self.input_size), hx, (batch,) * steps)
+        output = rows.reshape(steps, batch, rows.shape[1])
+        if not batched:
+            return output.squeeze(1), _map_state(lambda t: t.squeeze(1), final)
+        return (output.transpose(0, 1) if self.batch_first else output), final
+
+    def _checked(self, input: Tensor, ndim: int) -> Tensor:
+        if input.ndim != ndim or input.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.shape[-1]}"
+            )
+        if input.dtype is not self.weight_ih_l0.dtype:
+            raise ValueError(
+                f"{self._get_name()}: input has dtype {input.dtype} but the weights have {self.weight_ih_l0.dtype}; "
+                "convert one of them with .to(dtype)"
+            )
+        return input
+
+    def _layers(self, rows: Tensor, hx: State, batch_sizes: tuple[int, ...]) -> tuple[Tensor, State]:
+        """All layers and directions on the rows of a packed sequence."""
+        states = self._initial_states(rows, hx, batch_sizes[0])
         finals: list[State] = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):
-                output, final = self._run(input, states[len(finals)], suffix, suffix.endswith("_reverse"))
+                state = states[len(finals)]
+                output, final = self._run(rows, state, suffix, batch_sizes, suffix.endswith("_reverse"))
                 outputs.append(output)
                 finals.append(final)
-            input = outputs[0] if len(outputs) == 1 else ops.cat(outputs, -1)
+            rows = outputs[0] if len(outputs) == 1 else ops.cat(outputs, -1)
             if self.dropout and self.training and layer < self.num_layers - 1:
-                input = F.dropout(input, self.dropout, True)
+                rows = F.dropout(rows, self.dropout, True)
         if self.mode == "LSTM":
-            final = (ops.stack([h for h, _ in finals]), ops.stack([c for _, c in finals]))
-        else:
-            final = ops.stack(finals)
-        if not batched:
-            return input.squeeze(1), _map_state(lambda t: t.squeeze(1), final)
-        return (input.transpose(0, 1) if self.batch_first else input), final
+            return rows, (ops.stack([h for h, _ in finals]), ops.stack([c for _, c in finals]))
+        return rows, ops.stack(finals)
 
-    def _initial_states(self, input: Tensor, hx: State) -> list[State]:
+    def _initial_states(self, input: Tensor, hx: State, batch: int) -> list[State]:
         """The state of each layer and direction."""
-        rows, batch = self.num_layers * (1 + self.bidirectional), input.shape[1]
+        rows = self.num_layers * (1 + self.bidirectional)
         sizes = [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
         if hx is None:
             parts = [ops.zeros(rows, batch, size, dtype=input.dtype, device=input.device) for size in sizes]
@@ -147,20 +181,28 @@ class RNNBase(Module):
             parts = list(hx) if self.mode == "LSTM" else [hx]
             for part, size in zip(parts, sizes, strict=True):
                 if tuple(part.shape) != (rows, batch, size):
-                    raise RuntimeError(f"expected hidden size ({rows}, {batch}, {size}), got {list(part.shape)}")
+                    raise RuntimeError(f"Expected hidden size {(rows, batch, size)}, got {list(part.shape)}")
         return [tuple(part[i] for part in parts) if self.mode == "LSTM" else parts[0][i] for i in range(rows)]
 
-    def _run(self, input: Tensor, state: State, suffix: str, reverse: bool) -> tuple[Tensor, State]:
-        """All time steps of one layer in one direction."""
+    def _run(
+        self, input: Tensor, state: State, suffix: str, batch_sizes: tuple[int, ...], reverse: bool
+    ) -> tuple[Tensor, State]:
+        """All time steps of one layer in one direction: (rows, size) of all steps, as in a packed sequence."""
         weights = self._parameters
-        projected = F.linear(input, weights["weight_ih" + suffix], weights.get("bias_ih" + suffix))
-        steps = ops.unbind(projected, 0)
-        w_hh, b_hh, w_hr = (weights.get(name + suffix) for name in ("weight_hh", "bias_hh", "weight_hr"))
-        outputs = []
-        for step in reversed(steps) if reverse else steps:
-            state = _step(self.mode, step, state, w_hh, b_hh, w_hr)
-            outputs.append(state[0] if self.mode == "LSTM" else state)
-        return ops.stack(outputs[::-1] if reverse else outputs), state
+        w_hh, b_ih, b_hh = (weights.get(name + suffix) for name in ("weight_hh", "bias_ih", "bias_hh"))
+        apart = self.mode == "GRU"  # the reset gate stands between the two biases
+        bias = b_ih if apart or b_ih is None else b_ih + b_hh
+        projected = F.linear(input, weights["weight_ih" + suffix], bias)
+        if self.mode == "LSTM":
+            w_hr = weights.get("weight_hr" + suffix)
+            h, c = state
+            output, h, c, *_ = lstm_sequence(projected, h, c, w_hh, w_hr, batch_sizes, reverse)
+            return output, (h, c)
+        if apart:
+            output, h, *_ = gru_sequence(projected, state, w_hh, b_hh, batch_sizes, reverse)
+        else:
+            output, h = rnn_sequence(projected, state, w_hh, self.nonlinearity, batch_sizes, reverse)
+        return output, h
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"

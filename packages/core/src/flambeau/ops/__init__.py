@@ -22,7 +22,9 @@ from . import (  # families register their ops on import
     matmul,
     norm,
     pool,
+    queries,
     random,
+    recurrent,
     reduce,
     resample,
     shape,
@@ -35,7 +37,7 @@ from ._op import REGISTRY, composite, kernel, op
 
 _FAMILIES = (
     elementwise, logic, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample,
-    create, random, linalg, fft, special, windows,
+    create, random, linalg, fft, special, windows, queries, recurrent,
 )  # fmt: skip
 
 
@@ -52,15 +54,8 @@ def _collect() -> dict:
         for name, value in vars(family).items():
             if not name.startswith("_") and callable(value) and _declared_in(family, value):
                 found[name] = value
-    found["div"] = _methods.div
-    found["divide"] = _methods.div
-    found["permute"] = shape.permute
-    for alias, name in dict(
-        subtract="sub", multiply="mul", negative="neg", absolute="abs", swapaxes="transpose", concat="cat",
-        concatenate="cat", clip="clamp", greater="gt", less="lt", arctan2="atan2", moveaxis="movedim", tile="repeat",
-        arccos="acos", arcsin="asin", arctan="atan", fix="trunc", ger="outer", swapdims="transpose",
-    ).items():  # fmt: skip
-        found[alias] = found[name]
+    for further in ("concat", "concatenate"):
+        found[further] = found["cat"]
     return found | _op.ALIASES
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .. import dtypes
+
 _KINDS = (TypeError, IndexError, RuntimeError, NotImplementedError)
 
 
@@ -52,6 +54,8 @@ def _broadcast(op: Any, raw: Sequence[Any]) -> str:
 def check_same_dtype(op: Any, raw: Sequence[Any]) -> None:
     """RuntimeError unless the promoted arguments that are arrays have one dtype (products do not promote)."""
     found = [(op.params[i], raw[i].dtype) for i in op.positions if hasattr(raw[i], "dtype")]
+    if found and found[0][1].itemsize == 1 and found[0][1].kind in "fV":
+        dtypes.result_numpy([raw[i] for i in op.positions])  # float8 is for storage: raises
     for name, dtype in found[1:]:
         if dtype != found[0][1]:
             first = found[0]

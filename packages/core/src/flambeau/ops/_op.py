@@ -25,6 +25,7 @@ P = ParamSpec("P")
 REGISTRY: dict[str, Op] = {}
 ALIASES: dict[str, Callable] = {}
 _MISSING = object()
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input"}  # accepted as well, as by PyTorch
 _new_tensor = Tensor.__new__
 _new_node = Node.__new__
 
@@ -69,6 +70,7 @@ class Plan:
 
 def _bound(formula: Callable, fill: list[int], need: tuple | None) -> Callable:
     """`call(g, saved, out)` that gives a formula its arguments; the short ones without a list."""
+
     def pick(k: int, saved: tuple, out: Any) -> Any:
         return saved[k] if k >= 0 else out if k == -1 else out[-2 - k]
 
@@ -130,7 +132,7 @@ class Op:
         values = [*args, *self.defaults[len(args) :]]
         for k, v in kwargs.items():
             try:
-                i = params.index(k)
+                i = params.index(_NUMPY_NAMES.get(k, k) if k not in params else k)
             except ValueError:
                 message = f"{self.name}() got an unexpected keyword argument {k!r}; it takes {', '.join(params)}"
                 raise TypeError(message) from None
@@ -178,7 +180,12 @@ def _promote(op: Op, raw: list[Any]) -> None:
         elif d is not first:
             break
     else:
-        if first is not None and first.kind == "f" and not any(isinstance(s, complex) for s in scalars):
+        if (
+            first is not None
+            and first.kind == "f"
+            and first.itemsize > 1
+            and not any(isinstance(s, complex) for s in scalars)
+        ):
             return  # one floating dtype: nothing to do (Python scalars are weak in NumPy 2 as in PyTorch)
     common = dtypes.result_numpy(values)
     if op.promote == "float" and dtypes.category(common) < dtypes.FLOAT:
@@ -315,7 +322,9 @@ def _into(call: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         return result
     for t, r in zip(target, result, strict=True) if isinstance(target, tuple | list) else [(target, result)]:
         if t.requires_grad or (mode.grad and r.requires_grad):
-            raise RuntimeError("out=... does not support automatic differentiation, but an argument requires a gradient")
+            raise RuntimeError(
+                "out=... does not support automatic differentiation, but an argument requires a gradient"
+            )
         if not numpy.can_cast(r.array.dtype, t.array.dtype, "same_kind"):
             raise RuntimeError(f"result type {r.dtype} can't be cast to the desired output type {t.dtype}")
         if t.array.shape == r.array.shape:

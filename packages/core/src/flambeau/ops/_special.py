@@ -50,6 +50,79 @@ def erf(xp: Any, x: Any) -> Any:
     return out
 
 
+def _wide(x: Any) -> Any:
+    """float64: the functions below are computed there and cast back by the op."""
+    return x.astype(np.float64, copy=False)
+
+
+def erfcx(xp: Any, x: Any) -> Any:
+    """exp(x²) erfc(x) in float64."""
+    y = xp.abs(x)
+    small = 1 - xp.minimum(y, 0.5) * _ratio(xp.minimum(y, 0.5) ** 2, _A, _B)
+    small = small * xp.exp(xp.minimum(y, 0.5) ** 2)
+    y_big = xp.maximum(y, 4.0)
+    inverse = 1 / (y_big * y_big)
+    tail = (0.5641895835477563 - inverse * _ratio(inverse, _P, _Q)) / y_big
+    out = xp.where(y <= 0.46875, small, xp.where(y <= 4.0, _ratio(xp.clip(y, 0.46875, 4.0), _C, _D), tail))
+    return xp.where(x < 0, 2 * xp.exp(xp.minimum(y, 30.0) ** 2) - out, xp.where(xp.isnan(x), x, out)) + xp.where(
+        x < -30, np.inf, 0.0
+    )
+
+
+def _exp_minus_square(xp: Any, y: Any) -> Any:
+    """exp(-y²) for y >= 0 without the error that rounding y² brings (Cody's split)."""
+    head = xp.trunc(xp.minimum(y, 40.0) * 16) / 16
+    rest = (xp.minimum(y, 40.0) - head) * (xp.minimum(y, 40.0) + head)
+    return xp.exp(-head * head) * xp.exp(-rest)
+
+
+def erfc(xp: Any, x: Any) -> Any:
+    """1 - erf(x) in float64, to the last digits also where it is tiny."""
+    y = xp.abs(x)
+    small = 1 - x * _ratio(xp.minimum(y, 0.5) ** 2, _A, _B)
+    tail = _exp_minus_square(xp, y) * erfcx(xp, y)
+    return xp.where(y <= 0.46875, small, xp.where(x < 0, 2 - tail, tail))
+
+
+def erfc_inverse(xp: Any, p: Any) -> Any:
+    """y with erfc(y) = p for 0 <= p <= 1: Newton's method on log erfc, which is concave."""
+    q = xp.clip(p, 5e-324, 1.0)
+    log_q = xp.log(q)
+    far = xp.sqrt(xp.maximum(-log_q, 1.0))
+    far = xp.sqrt(xp.maximum(-log_q - xp.log(far * 1.7724538509055159), 0.01))
+    y = xp.where(q > 0.3, 0.886226925452758 * (1 - q), far)
+    for _ in range(6):
+        scaled = erfcx(xp, y)
+        y = y + (xp.log(scaled) - y * y - log_q) * scaled * 0.8862269254527580
+    return xp.where(p == 0, np.inf, xp.where((p < 0) | (p > 1), np.nan, y)) + p * 0
+
+
+def erfinv(xp: Any, x: Any) -> Any:
+    """The inverse of erf in float64: Halley's method on erf in the middle, on erfc in the tails."""
+    a = xp.abs(x)
+    inner = xp.clip(a, 0, 0.6)
+    s = inner * inner
+    y = 0.886226925452758 * inner * (1 + s * (0.2617993877991494 + s * 0.14393173084921979))
+    for _ in range(3):
+        step = (erf(xp, y) - inner) * 0.8862269254527580 * xp.exp(y * y)
+        y = y - step / (1 + y * step)
+    return xp.sign(x) * xp.where(a <= 0.5, y, erfc_inverse(xp, 1 - a))
+
+
+def ndtri(xp: Any, p: Any) -> Any:
+    """The quantile of the standard normal distribution in float64."""
+    tail = xp.sqrt(2.0) * erfc_inverse(xp, 2 * xp.minimum(p, 1 - p))
+    middle = xp.sqrt(2.0) * erfinv(xp, xp.clip(2 * p - 1, -0.6, 0.6))
+    return xp.where(xp.abs(p - 0.5) < 0.25, middle, xp.where(p < 0.5, -tail, tail))
+
+
+def log_ndtr(xp: Any, x: Any) -> Any:
+    """log P(Z <= x) for a standard normal Z, in float64."""
+    z = x * 0.7071067811865476
+    left = xp.log(erfcx(xp, -xp.minimum(z, 0.0)) / 2) - z * z
+    return xp.where(x < -1, left, xp.log1p(-erfc(xp, xp.maximum(z, -1.0)) / 2))
+
+
 def erf_reference(x: Any) -> Any:
     """Python's own math.erf, element by element."""
     return np.vectorize(math.erf)(x)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ._op import composite, normalize_dim, op
+from ._half import in_float32, widened
+from ._op import composite, method, normalize_dim, op
 from .elementwise import clamp, erf, exp, log, maximum, minimum, tanh, where
+from .logic import conj
 from .reduce import sum
 
 _FLAT = math.sqrt(2 / math.pi)
@@ -32,9 +34,10 @@ def relu_grad(g, out):
 
 
 @op(
-    vjp=dict(input=lambda g, out: g * (out * (1 - out))), samples=lambda t: [(t(3, 4),)], promote="float",
+    vjp=dict(input=lambda g, out: g * conj(out * (1 - out))), samples=lambda t: [(t(3, 4),)], promote="float",
     ref=lambda x: 1 / (1 + np.exp(-x)),
 )  # fmt: skip
+@in_float32
 def sigmoid(xp, input):
     """1 / (1 + exp(-input))."""
     return _sigmoid(xp, input)
@@ -44,6 +47,7 @@ def sigmoid(xp, input):
     vjp=dict(input=lambda g, input: g * sigmoid(-input)), samples=lambda t: [(t(3, 4),)],
     ref=lambda x: -np.log(1 + np.exp(-x)), method=False,
 )  # fmt: skip
+@in_float32
 def logsigmoid(xp, input):
     """log(sigmoid(input)) without overflow."""
     return -(xp.maximum(-input, 0) + xp.log1p(xp.exp(-xp.abs(input))))
@@ -53,6 +57,7 @@ def logsigmoid(xp, input):
     vjp=dict(input=lambda g, input: _silu_vjp(g, input)), samples=lambda t: [(t(3, 4),)],
     ref=lambda x: x / (1 + np.exp(-x)), method=False,
 )  # fmt: skip
+@in_float32
 def silu(xp, input):
     """input * sigmoid(input) (Elfwing et al. 2017; "swish")."""
     return input * _sigmoid(xp, input)
@@ -60,7 +65,7 @@ def silu(xp, input):
 
 def _silu_vjp(g: Any, x: Any) -> Any:
     s = sigmoid(x)
-    return g * (s * (1 + x * (1 - s)))
+    return g * conj(s * (1 + x * (1 - s)))
 
 
 @op(
@@ -70,6 +75,7 @@ def _silu_vjp(g: Any, x: Any) -> Any:
     else 0.5 * x * (1 + np.tanh(_FLAT * (x + 0.044715 * x**3))),
     method=False,
 )  # fmt: skip
+@in_float32
 def gelu(xp, input, approximate="none"):
     """input * P(Z <= input) for a standard normal Z (Hendrycks and Gimpel 2016), exact or by tanh."""
     if approximate == "tanh":
@@ -92,6 +98,7 @@ def _gelu_vjp(g: Any, x: Any, approximate: str) -> Any:
     ref=lambda x, s=0.01: np.maximum(x, 0) + s * np.minimum(x, 0),
     method=False,
 )
+@in_float32
 def leaky_relu(xp, input, negative_slope=0.01):
     """input where positive, negative_slope * input elsewhere."""
     return xp.where(input > 0, input, input * negative_slope)
@@ -103,6 +110,7 @@ def leaky_relu(xp, input, negative_slope=0.01):
     ref=lambda x, a=1.0: np.maximum(x, 0) + a * np.expm1(np.minimum(x, 0)),
     method=False,
 )
+@in_float32
 def elu(xp, input, alpha=1.0):
     """input where positive, alpha * (exp(input) - 1) elsewhere (Clevert et al. 2015)."""
     return xp.where(input > 0, input, alpha * xp.expm1(xp.minimum(input, 0)))
@@ -164,6 +172,7 @@ def relu6(input: Any) -> Any:
     ref=lambda x: np.clip(x + 3, 0, 6) / 6,
     method=False,
 )
+@in_float32
 def hardsigmoid(xp, input):
     """clip(input + 3, 0, 6) / 6."""
     return xp.clip(input + 3, 0, 6) / 6
@@ -175,6 +184,7 @@ def hardsigmoid(xp, input):
     ref=lambda x: x * np.clip(x + 3, 0, 6) / 6,
     method=False,
 )
+@in_float32
 def hardswish(xp, input):
     """input * hardsigmoid(input) (Howard et al. 2019)."""
     return input * (xp.clip(input + 3, 0, 6) / 6)
@@ -199,7 +209,15 @@ def prelu(input: Any, weight: Any) -> Any:
     """input where positive, weight * input elsewhere; weight: one number, or one per channel (dimension 1)."""
     from .shape import reshape
 
-    if weight.shape != (1,) and input.ndim > 1:
+    if weight.ndim > 1 or (
+        weight.shape not in ((), (1,)) and weight.shape[0] != (input.shape[1] if input.ndim > 1 else 1)
+    ):
+        raise RuntimeError(
+            f"prelu: weight {list(weight.shape)} must have one entry, or one per channel of input {list(input.shape)}"
+        )
+    if tuple(weight.shape) in ((), (1,)):
+        weight = reshape(weight, ())
+    else:
         weight = reshape(weight, (1, -1) + (1,) * (input.ndim - 2))
     return maximum(input, 0.0) + weight * minimum(input, 0.0)
 
@@ -233,10 +251,10 @@ def softmax(xp, input, dim=None, dtype=None):
         input = input.astype(getattr(dtype, "numpy", dtype))
     if dim is None:
         raise TypeError("softmax needs the dimension `dim` to work along")
-    out, axis = _shifted(xp, input, dim)
+    out, axis = _shifted(xp, widened(input), dim)
     out = xp.exp(out)
     out /= out.sum(axis, keepdims=True)
-    return out
+    return out.astype(input.dtype, copy=False)
 
 
 @op(
@@ -251,9 +269,9 @@ def log_softmax(xp, input, dim=None, dtype=None):
         input = input.astype(getattr(dtype, "numpy", dtype))
     if dim is None:
         raise TypeError("log_softmax needs the dimension `dim` to work along")
-    out, axis = _shifted(xp, input, dim)
+    out, axis = _shifted(xp, widened(input), dim)
     out -= xp.log(xp.sum(xp.exp(out), axis, keepdims=True))
-    return out
+    return out.astype(input.dtype, copy=False)
 
 
 def softmin(input: Any, dim: int) -> Any:
@@ -261,6 +279,7 @@ def softmin(input: Any, dim: int) -> Any:
     return softmax(-input, dim)
 
 
+@method()
 def logit(input: Any, eps: float | None = None) -> Any:
     """log(input / (1 - input)); the input is limited to [eps, 1 - eps] when eps is given."""
     if eps is not None:

@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 
 from ._op import op
+from .conv_columns import col2im, fold, im2col, unfold_windows
+from .logic import conj
 from .reduce import sum
-from .shape import pad, reshape, squeeze, unsqueeze
+from .shape import pad, permute, reshape, squeeze, unsqueeze
+
+# The parts of this family, gathered here for the namespace.
+__all__ = [
+    "col2im", "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "convolution", "convolution_input_grad", "convolution_weight_grad", "fold", "im2col", "output_size",
+    "unfold_windows",
+]  # fmt: skip
 
 
 def output_size(n: int, k: int, stride: int, padding: int, dilation: int) -> int:
@@ -60,12 +69,13 @@ def _check(input: Any, weight: Any, groups: int) -> None:
 
 
 @op(
+    promote="same",
     vjp={
         ("input", "weight", "bias"): lambda g, input, weight, stride, padding, dilation, groups, need: (
-            convolution_input_grad(g, weight, tuple(input.shape), stride, padding, dilation, groups)
+            convolution_input_grad(g, conj(weight), tuple(input.shape), stride, padding, dilation, groups)
             if need[0]
             else None,
-            convolution_weight_grad(g, input, tuple(weight.shape), stride, padding, dilation, groups)
+            convolution_weight_grad(g, conj(input), tuple(weight.shape), stride, padding, dilation, groups)
             if need[1]
             else None,
             sum(g, (0, *range(2, g.ndim))) if need[2] else None,
@@ -96,16 +106,16 @@ def convolution(xp, input, weight, bias, stride, padding, dilation, groups):
     result = xp.matmul(weight.reshape(groups, o // groups, -1), columns).reshape(n, o, *out)
     if bias is not None:
         result += bias.reshape(-1, *[1] * len(out))
-    return result
+    return result.astype(input.dtype, copy=False)  # NumPy gives float32 for bfloat16
 
 
 @op(
     vjp=dict(
         grad_output=lambda g, grad_output_shape, weight, stride, padding, dilation, groups: _crop(
-            convolution(g, weight, None, stride, padding, dilation, groups), grad_output_shape
+            convolution(g, conj(weight), None, stride, padding, dilation, groups), grad_output_shape
         ),
         weight=lambda g, grad_output, weight_shape, stride, padding, dilation, groups: convolution_weight_grad(
-            grad_output, g, weight_shape, stride, padding, dilation, groups
+            conj(grad_output), g, weight_shape, stride, padding, dilation, groups
         ),
     ),
     samples=lambda t: [
@@ -123,23 +133,23 @@ def convolution_input_grad(xp, grad_output, weight, input_shape, stride, padding
     columns = xp.matmul(w.swapaxes(1, 2), grad_output.reshape(n, groups, o // groups, -1))
     columns = columns.reshape(n, input_shape[1], *kernel, *out)
     full = tuple(s + 2 * p for s, p in zip(input_shape[2:], padding, strict=True))
-    result = xp.zeros((n, input_shape[1], *full), grad_output.dtype)
+    result = xp.zeros((n, input_shape[1], *full), columns.dtype)
     for position in np.ndindex(*kernel):
         where = tuple(
             slice(i * d, i * d + s * (m - 1) + 1, s) for i, d, s, m in zip(position, dilation, stride, out, strict=True)
         )
         result[(slice(None), slice(None), *where)] += columns[(slice(None), slice(None), *position)]
     crop = tuple(slice(p, p + s) for s, p in zip(input_shape[2:], padding, strict=True))
-    return xp.ascontiguousarray(result[(slice(None), slice(None), *crop)])
+    return xp.ascontiguousarray(result[(slice(None), slice(None), *crop)].astype(grad_output.dtype, copy=False))
 
 
 @op(
     vjp=dict(
         grad_output=lambda g, input, stride, padding, dilation, groups: convolution(
-            input, g, None, stride, padding, dilation, groups
+            conj(input), g, None, stride, padding, dilation, groups
         ),
         input=lambda g, grad_output, input_shape, stride, padding, dilation, groups: convolution_input_grad(
-            grad_output, g, input_shape, stride, padding, dilation, groups
+            conj(grad_output), g, input_shape, stride, padding, dilation, groups
         ),
     ),
     samples=lambda t: [
@@ -282,3 +292,10 @@ def conv_transpose3d(
 ) -> Any:
     """Transposed convolution of (N, C, D, H, W) with (C, O / groups, kd, kh, kw)."""
     return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_tbc(input: Any, weight: Any, bias: Any, pad: int = 0) -> Any:
+    """Convolution of (T, N, C) with (k, C, O), time first: (T', N, O)."""
+    if input.ndim != 3 or weight.ndim != 3:
+        raise RuntimeError(f"conv_tbc expects 3-d input and weight, not {list(input.shape)} and {list(weight.shape)}")
+    return permute(conv1d(permute(input, (1, 2, 0)), permute(weight, (2, 1, 0)), bias, padding=pad), (2, 0, 1))

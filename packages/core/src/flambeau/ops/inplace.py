@@ -20,6 +20,7 @@ from . import create, elementwise, index, logic, shape
 from . import random as _random
 from ._op import _record, op
 
+
 # -- views ------------------------------------------------------------------------------------------------------
 @op(
     vjp=dict(input=lambda g, steps: copy_slices(g, 0.0, steps), values=lambda g, steps: through(g, steps)),
@@ -155,6 +156,57 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         raise RuntimeError(f"copy_: shape {list(src.shape)} cannot be broadcast to {list(self.shape)}") from None
 
 
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A tensor like `input` in which every element is `value` (a number or a 0-d tensor)."""
+    if isinstance(value, Tensor) and value.array.ndim:
+        raise RuntimeError(f"fill takes a number or a 0-d tensor, not one of shape {list(value.shape)}")
+    return overwrite(input, value)
+
+
+def fill_diagonal_(self: Tensor, fill_value: float, wrap: bool = False) -> Tensor:
+    """Sets the main diagonal; `wrap` starts again below the square part of a tall matrix."""
+    if self.ndim < 2 or (self.ndim > 2 and len(set(self.shape)) > 1):
+        raise RuntimeError(f"fill_diagonal_ takes a matrix or a cube, not shape {list(self.shape)}")
+    mask = np.zeros(self.array.shape, bool)
+    np.fill_diagonal(mask, True, wrap)
+    return write(self, elementwise.where(create.as_tensor(mask, device=self.device), overwrite(self, fill_value), self))
+
+
+def index_put_(self: Tensor, indices: Any, values: Any, accumulate: bool = False) -> Tensor:
+    """`self[indices] = values`, or `+=` with `accumulate` (repeats add up)."""
+    values = logic.cast(create.as_tensor(values, device=self.device), self.array.dtype)
+    return write(self, index.index_put(self, raw_index(tuple(indices)), values, accumulate))
+
+
+def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
+    """Another shape for the same elements in row-major order; new elements, if it grows, are 0."""
+    if self.requires_grad:
+        raise RuntimeError("cannot resize tensors that require a gradient")
+    new_shape = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+    flat, count = self.array.reshape(-1), int(np.prod(new_shape, dtype=int))
+    if count > flat.size:
+        larger = create.zeros(count, dtype=self.dtype, device=self.device).array
+        larger[: flat.size] = flat
+        flat = larger
+    self.array = flat[:count].reshape(new_shape)
+    return self
+
+
+def resize_as_(self: Tensor, the_template: Tensor, *, memory_format: Any = None) -> Tensor:
+    """`resize_` to the shape of another tensor."""
+    return resize_(self, tuple(the_template.shape))
+
+
+def set_(self: Tensor, source: Tensor) -> Tensor:
+    """Takes over the memory of another tensor of the same dtype."""
+    if source.dtype is not self.dtype:
+        raise RuntimeError(f"set_ needs a tensor of dtype {self.dtype}, not {source.dtype}")
+    if self.requires_grad:
+        raise RuntimeError("set_ on a tensor that requires a gradient; do it inside no_grad() on .data")
+    self.array = source.array
+    return self
+
+
 # -- x[index] = value -------------------------------------------------------------------------------------------
 def raw_index(item: Any) -> Any:
     """An index with raw arrays and Python integers in place of tensors. Errors: IndexError, ValueError."""
@@ -186,7 +238,7 @@ def setitem(self: Tensor, item: Any, value: Any) -> None:
         value = shape.reshape(value, tuple(value.shape[extra:]))
     try:
         if not mode.grad or not (self.requires_grad or value.requires_grad):
-            self.array[where] = value.array
+            index._write(np, self.array, where, value.array, False)
             mark_modified(self.array)
             return
         _check_writable(self)
@@ -237,6 +289,6 @@ INPLACE = (
     "greater greater_equal gt heaviside hypot i0 igamma igammac index_add index_copy index_fill index_reduce lcm ldexp "
     "le lerp less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt "
     "masked_fill masked_scatter mul multiply mvlgamma nan_to_num ne neg negative nextafter not_equal polygamma pow "
-    "rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc "
+    "put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc "
     "sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy"
 )

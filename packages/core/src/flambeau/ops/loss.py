@@ -1,4 +1,4 @@
-"""Loss functions. `reduction` is "mean", "sum" or "none" everywhere."""
+"""Loss functions. `reduction` is "mean", "sum" or "none"; `size_average` and `reduce` are its former spelling."""
 
 from __future__ import annotations
 
@@ -8,69 +8,87 @@ import numpy as np
 
 from ._op import op
 from .activation import log_softmax, logsigmoid
-from .elementwise import abs, clamp, exp, log, maximum, sqrt, where
+from .elementwise import abs, clamp, exp, log, maximum, where
 from .index import gather, index_select
 from .logic import cast
-from .reduce import mean, sum
-from .shape import broadcast_tensors, reshape, squeeze, unsqueeze
+from .loss_common import _reduce, _reduction, _refuse_column, _same, _shape_error, _weighted
+from .loss_ctc import ctc, ctc_grad, ctc_loss
+from .loss_margin import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    hinge_embedding_loss,
+    margin_ranking_loss,
+    multi_margin_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+    pairwise_distance,
+    soft_margin_loss,
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
+from .reduce import sum
+from .shape import reshape, squeeze, unsqueeze
+
+# The parts of this family, gathered here for the namespace.
+__all__ = [
+    "bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity",
+    "cross_entropy", "ctc", "ctc_grad", "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div",
+    "l1_loss", "margin_ranking_loss", "mse_loss", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_soft_margin_loss", "nll_loss", "pairwise_distance", "poisson_nll_loss", "smooth_l1_loss",
+    "soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
+]  # fmt: skip
 
 
-def _reduce(loss: Any, reduction: str) -> Any:
-    if reduction == "mean":
-        return mean(loss)
-    if reduction == "sum":
-        return sum(loss)
-    if reduction == "none":
-        return loss
-    raise ValueError(f"{reduction!r} is not a reduction; use 'mean', 'sum' or 'none'")
-
-
-def _same(name: str, input: Any, target: Any) -> tuple:
-    """Broadcast only where nobody can be surprised: (n, 1) against (n,) would silently give (n, n)."""
-    if tuple(input.shape) != tuple(target.shape):
-        if input.ndim != target.ndim and input.ndim and target.ndim:
-            raise ValueError(
-                f"{name}: input has shape {list(input.shape)} but target {list(target.shape)}; "
-                "make them equal, for example with .squeeze(-1) or .unsqueeze(-1)"
-            )
-        pair = broadcast_tensors(input, target)
-        if input.ndim and tuple(pair[0].shape) != tuple(input.shape):
-            raise ValueError(f"{name}: target of shape {list(target.shape)} does not fit input {list(input.shape)}")
-        return pair
-    return input, target
-
-
-def _weighted(loss: Any, weight: Any, reduction: str) -> Any:
-    """With a weight for each element the mean is the weighted one."""
-    if weight is None:
-        return _reduce(loss, reduction)
-    return sum(loss * weight) / sum(weight) if reduction == "mean" else _reduce(loss * weight, reduction)
-
-
-def mse_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Any:
+def mse_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
     """Squared error."""
     input, target = _same("mse_loss", input, target)
     d = input - target
-    return _weighted(d * d, weight, reduction)
+    return _weighted(d * d, weight, _reduction(size_average, reduce, reduction))
 
 
-def l1_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Any:
+def l1_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
     """Absolute error."""
     input, target = _same("l1_loss", input, target)
-    return _weighted(abs(input - target), weight, reduction)
+    return _weighted(abs(input - target), weight, _reduction(size_average, reduce, reduction))
 
 
-def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
+def smooth_l1_loss(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Any:
     """Squared below `beta`, linear above (Girshick 2015)."""
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, but got {beta}")
     if beta == 0:
-        return l1_loss(input, target, reduction)
+        return l1_loss(input, target, size_average, reduce, reduction)
     input, target = _same("smooth_l1_loss", input, target)
     d = abs(input - target)
-    return _reduce(where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta), reduction)
+    loss = where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta)
+    return _reduce(loss, _reduction(size_average, reduce, reduction))
 
 
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0, weight: Any = None) -> Any:
     """Squared below `delta`, linear above (Huber 1964)."""
+    if delta <= 0:
+        raise RuntimeError(f"huber_loss does not support non-positive values for delta, but got {delta}")
     input, target = _same("huber_loss", input, target)
     d = abs(input - target)
     loss = where(d <= delta, d * d * 0.5, (d - 0.5 * delta) * delta)
@@ -92,47 +110,64 @@ def bce(xp, input, target):
     return (target - 1) * xp.maximum(no, -100) - target * xp.maximum(yes, -100)
 
 
-def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:
+def binary_cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
     """Cross-entropy of probabilities; logarithms are limited to -100."""
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(
-            f"binary_cross_entropy: input has shape {list(input.shape)} but target {list(target.shape)}; "
-            "make them equal"
-        )
+        raise _shape_error("binary_cross_entropy", input, target)
     loss = bce(input, target)
-    return _reduce(loss if weight is None else loss * weight, reduction)
+    return _reduce(loss if weight is None else loss * weight, _reduction(size_average, reduce, reduction))
 
 
 def binary_cross_entropy_with_logits(
-    input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
 ) -> Any:
     """Cross-entropy of sigmoid(input), stable for large inputs."""
     if tuple(input.shape) != tuple(target.shape):
-        raise ValueError(
-            f"binary_cross_entropy_with_logits: input has shape {list(input.shape)} but target "
-            f"{list(target.shape)}; make them equal"
-        )
+        raise _shape_error("binary_cross_entropy_with_logits", input, target)
     positive = -logsigmoid(input)
     if pos_weight is None:
         loss = (1 - target) * input + positive
     else:
         loss = (1 - target) * input + (1 + (pos_weight - 1) * target) * positive
-    return _reduce(loss if weight is None else loss * weight, reduction)
+    return _reduce(loss if weight is None else loss * weight, _reduction(size_average, reduce, reduction))
 
 
-def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
     """Minus the log-probability of the target class: input (N, C, …) or (C,), target (N, …) or () of class indices.
 
     With reduction "mean" the sum is divided by the summed class weights of the targets that count.
     """
-    losses, weights = _nll(input, target, weight, ignore_index)
-    if reduction == "none":
-        return losses
-    total = sum(losses)
-    return total if reduction == "sum" else total / sum(weights) if reduction == "mean" else _reduce(losses, reduction)
+    losses, weights, _ = _nll(input, target, weight, ignore_index)
+    return _class_mean(losses, weights, _reduction(size_average, reduce, reduction))
+
+
+def _class_mean(losses: Any, weights: Any, reduction: str) -> Any:
+    return sum(losses) / sum(weights) if reduction == "mean" else _reduce(losses, reduction)
 
 
 def _nll(input: Any, target: Any, weight: Any, ignore_index: int) -> tuple:
+    """(losses, weight of each target, whether each target counts)."""
     dim = 1 if input.ndim > 1 else 0
     if target.ndim != max(input.ndim - 1, 0) or (dim and tuple(target.shape) != (input.shape[0], *input.shape[2:])):
         raise ValueError(
@@ -149,57 +184,93 @@ def _nll(input: Any, target: Any, weight: Any, ignore_index: int) -> tuple:
     keep = type(target)._wrap(keep) if hasattr(target, "array") else keep
     safe = target * keep
     picked = squeeze(gather(input, dim, unsqueeze(safe, dim)), dim)
-    weights = cast(keep, "like", input)
+    counts = weights = cast(keep, "like", input)
     if weight is not None:
+        if tuple(weight.shape) != (classes,):
+            raise RuntimeError(
+                f"weight must have one entry for each of the {classes} classes, but its shape is {list(weight.shape)}"
+            )
         weights = weights * reshape(index_select(weight, 0, reshape(safe, (-1,))), tuple(target.shape))
-    return -where(weights != 0, picked, 0.0) * weights, weights
+    return -where(weights != 0, picked, 0.0) * weights, weights, counts
 
 
 def cross_entropy(
     input: Any,
     target: Any,
     weight: Any = None,
+    size_average: bool | None = None,
     ignore_index: int = -100,
+    reduce: bool | None = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
     """Cross-entropy of softmax(input), (N, C, …) or (C,); target: class indices (N, …) or probabilities like input."""
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, but got {label_smoothing}")
+    reduction = _reduction(size_average, reduce, reduction)
     dim = 1 if input.ndim > 1 else 0
     logp = log_softmax(input, dim)
     classes = input.shape[dim]
-    if tuple(target.shape) == tuple(input.shape) and getattr(target, "array", target).dtype.kind in "fV":
+
+    def weighted() -> Any:
+        return logp if weight is None else logp * reshape(weight, (-1,) + (1,) * (input.ndim - 1 - dim))
+
+    if tuple(target.shape) == tuple(input.shape):
+        kind = getattr(target, "array", target).dtype
+        if kind.kind not in "fV":
+            raise RuntimeError(f"class probabilities must be floats, not {kind}; indices have one dimension less")
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / classes
-        weighted = logp if weight is None else logp * reshape(weight, (-1,) + (1,) * (input.ndim - 1 - dim))
-        losses = -sum(weighted * target, dim)
+        losses = -sum(weighted() * target, dim)
         if reduction == "mean":
             return sum(losses) / (losses.numel() if hasattr(losses, "numel") else losses.size)
         return _reduce(losses, reduction)
-    losses, weights = _nll(logp, target, weight, ignore_index)
+    losses, weights, counts = _nll(logp, target, weight, ignore_index)
     if label_smoothing:
-        weighted = logp if weight is None else logp * reshape(weight, (-1,) + (1,) * (input.ndim - 1 - dim))
-        smooth = -sum(weighted, dim) * cast(weights != 0, "like", input)
+        smooth = -sum(weighted(), dim) * counts
         losses = losses * (1 - label_smoothing) + smooth * (label_smoothing / classes)
-    if reduction == "none":
-        return losses
-    total = sum(losses)
-    return total if reduction == "sum" else total / sum(weights) if reduction == "mean" else _reduce(losses, reduction)
+    return _class_mean(losses, weights, reduction)
 
 
-def kl_div(input: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
-    """Kullback–Leibler divergence of log-probabilities `input` from `target`; also reduction "batchmean"."""
+def kl_div(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Any:
+    """Kullback-Leibler divergence of log-probabilities `input` from `target`; also reduction "batchmean"."""
+    _refuse_column("kl_div", input, target)
     if log_target:
         loss = exp(target) * (target - input)
     else:
-        positive = target > 0
-        loss = target * (where(positive, log(where(positive, target, 1.0)), 0.0) - input)
-    return sum(loss) / input.shape[0] if reduction == "batchmean" else _reduce(loss, reduction)
+        given = target != 0
+        loss = target * (where(given, log(where(given, target, 1.0)), 0.0) - input)
+    reduction = _reduction(size_average, reduce, reduction)
+    if reduction == "batchmean":
+        return sum(loss) / input.shape[0] if input.ndim else sum(loss)
+    return _reduce(loss, reduction)
 
 
 def gaussian_nll_loss(
     input: Any, target: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
 ) -> Any:
-    """Minus the log-likelihood of a normal distribution with mean `input` and variance `var`."""
+    """Minus the log-likelihood of a normal distribution with mean `input` and variance `var`.
+
+    var: a number, or a tensor like the input, or with one dimension of size 1, or without the last dimension.
+    """
+    _refuse_column("gaussian_nll_loss", input, target)
+    if isinstance(var, int | float):
+        var = cast(input * 0 + var, "like", input)
+    fixed = getattr(var, "array", var)
+    if (fixed < 0).any():
+        raise ValueError("gaussian_nll_loss: var has negative entries; pass variances, not their logarithms")
+    if tuple(var.shape) != tuple(input.shape):
+        if tuple(var.shape) == tuple(input.shape[:-1]):
+            var = unsqueeze(var, -1)
+        elif input.ndim != var.ndim or [b for a, b in zip(input.shape, var.shape, strict=True) if a != b] != [1]:
+            raise ValueError(f"gaussian_nll_loss: var {list(var.shape)} does not fit the input {list(input.shape)}")
     fixed = var.detach() if hasattr(var, "detach") else var
     bounded = var + maximum(eps - fixed, 0.0)  # the bound does not stop the gradient
     loss = (log(bounded) + (input - target) * (input - target) / bounded) * 0.5
@@ -207,71 +278,20 @@ def gaussian_nll_loss(
 
 
 def poisson_nll_loss(
-    input: Any, target: Any, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
+    input: Any,
+    target: Any,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: str = "mean",
 ) -> Any:
     """Minus the log-likelihood of a Poisson distribution."""
+    _refuse_column("poisson_nll_loss", input, target)
     loss = exp(input) - target * input if log_input else input - target * log(input + eps)
     if full:
         safe = where(target > 1, target, 2.0)
         stirling = safe * log(safe) - safe + log(safe * 6.283185307179586) * 0.5
         loss = loss + where(target > 1, stirling, 0.0)
-    return _reduce(loss, reduction)
-
-
-def hinge_embedding_loss(input: Any, target: Any, margin: float = 1.0, reduction: str = "mean") -> Any:
-    """input where target is 1, max(0, margin - input) where it is -1."""
-    return _reduce(where(target != 1, clamp(margin - input, 0.0), 0.0) + where(target != -1, input, 0.0), reduction)
-
-
-def margin_ranking_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean") -> Any:
-    """max(0, -target * (input1 - input2) + margin)."""
-    return _reduce(clamp(-target * (input1 - input2) + margin, 0.0), reduction)
-
-
-def soft_margin_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
-    """log(1 + exp(-target * input))."""
-    return _reduce(-logsigmoid(target * input), reduction)
-
-
-def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
-    """The cosine of the angle between x1 and x2 along `dim`."""
-    from .reduce import norm
-
-    x1, x2 = broadcast_tensors(x1, x2)
-    n1 = maximum(norm(x1, 2, dim, True), eps)
-    n2 = maximum(norm(x2, 2, dim, True), eps)
-    return sum((x1 / n1) * (x2 / n2), dim)
-
-
-def cosine_embedding_loss(input1: Any, input2: Any, target: Any, margin: float = 0.0, reduction: str = "mean") -> Any:
-    """1 - cos where target is 1, max(0, cos - margin) where it is -1."""
-    tiny = 9.999999960041972e-13  # 1e-12 in float32, as in PyTorch
-    squares = (sum(input1 * input1, -1) + tiny) * (sum(input2 * input2, -1) + tiny)
-    cos = sum(input1 * input2, -1) / sqrt(squares)
-    return _reduce(where(target == 1, 1 - cos, clamp(cos - margin, 0.0)), reduction)
-
-
-def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
-    """The p-norm of x1 - x2 + eps over the last dimension."""
-    from .reduce import norm
-
-    return norm(x1 - x2 + eps, p, -1, keepdim)
-
-
-def triplet_margin_loss(
-    anchor: Any,
-    positive: Any,
-    negative: Any,
-    margin: float = 1.0,
-    p: float = 2.0,
-    eps: float = 1e-6,
-    swap: bool = False,
-    reduction: str = "mean",
-) -> Any:
-    """max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
-    from .elementwise import minimum
-
-    far = pairwise_distance(anchor, negative, p, eps)
-    if swap:
-        far = minimum(far, pairwise_distance(positive, negative, p, eps))
-    return _reduce(clamp(pairwise_distance(anchor, positive, p, eps) - far + margin, 0.0), reduction)
+    return _reduce(loss, _reduction(size_average, reduce, reduction))

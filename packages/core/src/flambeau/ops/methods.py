@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..autograd.modes import mode
 from ..device import device as _device
 from ..tensor import Tensor
-from . import activation, create, elementwise, index, inplace, logic, matmul, reduce, shape, sort
+from . import activation, create, elementwise, index, inplace, logic, matmul, queries, reduce, shape, shape_forms
 from . import random as _random
+from ._op import alias
 from .elementwise import div
 
 
@@ -23,28 +23,49 @@ def _getitem(self: Tensor, item: Any) -> Tensor:
         raise IndexError(f"{str(e).removeprefix('getitem: ')} for a tensor of shape {list(self.shape)}") from None
 
 
+# In-place methods that PyTorch has as functions too.
+_INPLACE_FUNCTIONS = (
+    "abs acos acosh addmv arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clamp_max "
+    "clamp_min clip conj_physical cos cosh deg2rad erf erfc exp exp2 expm1 fill fix floor frac gcd i0 index_put lcm "
+    "ldexp log log10 log1p log2 logit nan_to_num neg negative rad2deg reciprocal relu resize_as round rsqrt sigmoid "
+    "sin sinc sinh sqrt square tan tanh trunc xlogy zero detach"
+)
+
+
 def _attach_inplace() -> None:
     for name in inplace.INPLACE.split():
         function = getattr(Tensor, name, None)
         if function is not None:
             setattr(Tensor, name + "_", inplace.make_inplace(function, name + "_"))
+    alias(inplace.fill, "fill", method=False)
     for name in ("squeeze", "unsqueeze", "transpose", "t", "swapaxes", "swapdims"):
         setattr(Tensor, name + "_", inplace.make_reshaping(getattr(Tensor, name), name + "_"))
-    for function in (inplace.fill_, inplace.zero_, inplace.copy_):
+    for function in (
+        inplace.fill_, inplace.zero_, inplace.copy_, inplace.fill_diagonal_, inplace.index_put_, inplace.resize_,
+        inplace.resize_as_, inplace.set_,
+    ):  # fmt: skip
         setattr(Tensor, function.__name__, function)
-    for draw, doc in (
-        (inplace.normal, "Normal numbers in place."),
-        (inplace.uniform, "Uniform numbers in place."),
-        (inplace.bernoulli, "0s and 1s in place."),
+    for name, draw, doc in (
+        ("normal_", inplace.normal, "Normal numbers in place."),
+        ("uniform_", inplace.uniform, "Uniform numbers in place."),
+        ("bernoulli_", inplace.bernoulli, "0s and 1s in place."),
+        *[(name, draw, "Random numbers in place.") for name, draw in _random.FILLERS.items()],
     ):
-        setattr(Tensor, draw.__name__ + "_", inplace.make_filler(draw, draw.__name__ + "_", doc))
+        setattr(Tensor, name, inplace.make_filler(draw, name, doc))
+    for name in _INPLACE_FUNCTIONS.split():
+        alias(getattr(Tensor, name + "_"), name + "_", method=False)
+    alias(Tensor.detach, "detach", method=False)
 
 
 # -- dtype and device -------------------------------------------------------------------------------------------
 def to(
-    self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False
-) -> Tensor:
-    """The tensor with another dtype and/or device; itself when nothing changes and `copy` is not set."""
+    self: Tensor, *args: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False, copy: bool = False,
+    memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """The tensor with another dtype and/or device; itself when nothing changes and `copy` is not set.
+
+    `memory_format` is accepted and leaves the strides as they are.
+    """
     flags = [a for a in args if isinstance(a, bool)]  # non_blocking (every copy is waited for), then copy
     copy = copy or flags[1:] == [True]
     for a in args:
@@ -68,7 +89,7 @@ def to(
 
 
 def _typed(name: str) -> Any:
-    def method(self: Tensor) -> Tensor:
+    def method(self: Tensor, memory_format: Any = None) -> Tensor:
         return to(self, dtype=getattr(dtypes, name))
 
     method.__doc__ = f"The values as {name}."
@@ -141,39 +162,33 @@ def attach() -> None:
     Tensor.__invert__ = logic.bitwise_not  # type: ignore[attr-defined]
     Tensor.__getitem__, Tensor.__setitem__ = _getitem, inplace.setitem  # type: ignore[attr-defined]
 
-    for function in (
-        div, shape.flatten, shape.unflatten, shape.split, shape.chunk, shape.unbind, shape.movedim, shape.t,
-        shape.repeat_interleave, shape.broadcast_to, reduce.var, reduce.std, reduce.max, reduce.min, reduce.norm,
-        reduce.nansum, reduce.logcumsumexp, index.index_add, index.take_along_dim, index.masked_select, index.nonzero,
-        sort.sort, sort.topk, sort.unique,
-        matmul.mm, matmul.bmm, matmul.mv, matmul.dot, matmul.outer, matmul.addmm, matmul.baddbmm,
-        activation.logit, logic.conj, _random.bernoulli, _random.multinomial,
-    ):  # fmt: skip
-        setattr(Tensor, function.__name__, function)
     for function in (shape.reshape, shape.permute, shape.expand, shape.repeat, shape.flip):
         setattr(Tensor, function.__name__, _varargs(function))
-    for alias, target in dict(
-        view="reshape", subtract="sub", multiply="mul", divide="div", negative="neg", absolute="abs",
-        swapaxes="transpose", swapdims="transpose", tile="repeat", arccos="acos", arcsin="asin", arctan="atan",
-        greater="gt", less="lt", greater_equal="ge", less_equal="le", not_equal="ne", clip="clamp",
-        moveaxis="movedim", ger="outer", fix="trunc",
+    for further, target in dict(
+        subtract="sub", multiply="mul", divide="div", negative="neg", absolute="abs", arccos="acos", arcsin="asin",
+        arctan="atan", arctan2="atan2", greater="gt", less="lt", greater_equal="ge", less_equal="le", not_equal="ne",
+        clip="clamp", ger="outer", fix="trunc",
     ).items():  # fmt: skip
-        setattr(Tensor, alias, getattr(Tensor, target))
+        alias(getattr(Tensor, target), further)
+    Tensor.conj, Tensor.norm = logic.conj, reduce.norm  # type: ignore[attr-defined]
+    Tensor.hardshrink, Tensor.prelu = activation.hardshrink, activation.prelu  # type: ignore[attr-defined]
     Tensor.reshape_as = lambda self, other: shape.reshape(self, tuple(other.shape))  # type: ignore[attr-defined]
-    Tensor.view_as = Tensor.reshape_as  # type: ignore[attr-defined]
     Tensor.expand_as = lambda self, other: shape.expand(self, tuple(other.shape))  # type: ignore[attr-defined]
     Tensor.where = lambda self, condition, other: e.where(condition, self, other)  # type: ignore[attr-defined]
     Tensor.T = property(lambda self: shape.permute(self, tuple(range(self.ndim))[::-1]))  # type: ignore[attr-defined]
     Tensor.mT = property(lambda self: shape.transpose(self, -1, -2))  # type: ignore[attr-defined]
+    Tensor.H = property(shape_forms._hermitian)  # type: ignore[attr-defined]
+    Tensor.mH = property(shape_forms.adjoint)  # type: ignore[attr-defined]
     Tensor.real, Tensor.imag = property(logic.real), property(logic.imag)  # type: ignore[attr-defined]
 
     _attach_inplace()
     Tensor.to, Tensor.type = to, _astype  # type: ignore[attr-defined]
-    for name in ("float", "double", "half", "bfloat16", "long", "int", "short", "bool"):
+    for name in ("float", "double", "half", "bfloat16", "long", "int", "short", "bool", "cfloat", "cdouble"):
         setattr(Tensor, name, _typed(name))
     Tensor.byte, Tensor.char = _typed("uint8"), _typed("int8")  # type: ignore[attr-defined]
     Tensor.cpu = lambda self: to(self, device="cpu")  # type: ignore[attr-defined]
     Tensor.cuda = lambda self, device=None: to(self, device="cuda" if device is None else device)  # type: ignore[attr-defined]
+    queries.attach()
     Tensor.type_as = lambda self, other: to(self, dtype=other.dtype)  # type: ignore[attr-defined]
     for name in ("zeros", "ones", "empty", "full", "tensor"):
         setattr(Tensor, f"new_{name}", _new(getattr(create, name)))

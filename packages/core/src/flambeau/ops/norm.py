@@ -9,8 +9,10 @@ import numpy as np
 
 from ._op import composite, op
 from .elementwise import rsqrt
+from .logic_complex import cast
+from .pool import avg_pool2d
 from .reduce import mean, sum
-from .shape import expand, reshape
+from .shape import expand, pad, reshape
 
 
 def _channel(x: Any, ndim: int) -> Any:
@@ -28,8 +30,8 @@ def _bn_ref(x, w, b, eps):
 
 @op(
     vjp={
-        ("input", "weight", "bias"): lambda g, out, input, weight, eps, need: _batch_norm_vjp(
-            g, out, input, weight, eps, need
+        ("input", "weight", "bias"): lambda g, out1, out2, input, weight, eps, need: _batch_norm_vjp(
+            g, out1, out2, input, weight, eps, need
         )
     },
     samples=lambda t: [(t(3, 2, 4), t(2), t(2), 1e-5), (t(4, 3, 2, 2), None, None, 1e-3), (t(5, 3), t(3), t(3), 1e-5)],
@@ -55,17 +57,17 @@ def batch_norm_train(xp, input, weight, bias, eps):
     return centred, m, v
 
 
-def _batch_norm_vjp(g, out, input, weight, eps, need):
+def _batch_norm_vjp(g, mean, var, input, weight, eps, need):
     """The statistics have cotangents only in second order, where the first-order formula used them."""
     dx = dweight = dbias = None
     if g[0] is not None:
-        dx, dweight, dbias = batch_norm_grad(g[0], input, out[1], out[2], weight, eps, need)
+        dx, dweight, dbias = batch_norm_grad(g[0], input, mean, var, weight, eps, need)
     if need[0]:
         n = math.prod(input.shape) // input.shape[1]
         if g[1] is not None:
             dx = _plus(dx, _channel(g[1] * (1 / n), input.ndim), input)
         if g[2] is not None:
-            dx = _plus(dx, (input - _channel(out[1], input.ndim)) * _channel(g[2] * (2 / n), input.ndim), input)
+            dx = _plus(dx, (input - _channel(mean, input.ndim)) * _channel(g[2] * (2 / n), input.ndim), input)
     return dx, dweight, dbias
 
 
@@ -107,6 +109,13 @@ def batch_norm_eval(input, running_mean, running_var, weight, bias, eps):
     return input * _channel(scale, input.ndim) + _channel(shift, input.ndim)
 
 
+def _scaled(x: Any, weight: Any, bias: Any) -> Any:
+    """x * weight + bias, per channel, for those that are given."""
+    if weight is not None:
+        x = x * _channel(weight, x.ndim)
+    return x if bias is None else x + _channel(bias, x.ndim)
+
+
 def batch_norm(
     input: Any,
     running_mean: Any,
@@ -118,7 +127,13 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Any:
     """Batch normalisation of (N, C, …); in training the running statistics are updated in place."""
+    if not math.prod(input.shape):
+        return _scaled(input * 1, weight, bias)
+    if input.ndim < 2:
+        raise ValueError(f"batch_norm expects an input (N, C, …), but got shape {list(input.shape)}")
     if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm: running_mean and running_var must be given when training is False")
         return batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
     count = math.prod(input.shape) // input.shape[1]
     if count <= 1:
@@ -142,8 +157,8 @@ def _ln_ref(x, shape, w, b, eps):
 
 @op(
     vjp={
-        ("input", "weight", "bias"): lambda g, out, input, normalized_shape, weight, need: _layer_norm_vjp(
-            g, out, input, weight, len(normalized_shape), need
+        ("input", "weight", "bias"): lambda g, out1, out2, input, normalized_shape, weight, need: _layer_norm_vjp(
+            g, out1, out2, input, weight, len(normalized_shape), need
         )
     },
     samples=lambda t: [(t(3, 5), (5,), t(5), t(5), 1e-5), (t(2, 3, 4), (3, 4), None, None, 1e-5)],
@@ -171,18 +186,17 @@ def native_layer_norm(xp, input, normalized_shape, weight, bias, eps):
     return out.astype(input.dtype, copy=False), m, rstd
 
 
-def _layer_norm_vjp(g, out, input, weight, k, need):
+def _layer_norm_vjp(g, mean, rstd, input, weight, k, need):
     """As for batch normalisation: cotangents of the statistics appear in second order."""
     dx = dweight = dbias = None
     if g[0] is not None:
-        dx, dweight, dbias = layer_norm_grad(g[0], input, out[1], out[2], weight, k, need)
+        dx, dweight, dbias = layer_norm_grad(g[0], input, mean, rstd, weight, k, need)
     if need[0]:
         n = math.prod(input.shape[input.ndim - k :])
         if g[1] is not None:
             dx = _plus(dx, g[1] * (1 / n), input)
         if g[2] is not None:
-            r = out[2]
-            dx = _plus(dx, (input - out[1]) * (g[2] * (r * r * r) * (-1 / n)), input)
+            dx = _plus(dx, (input - mean) * (g[2] * (rstd * rstd * rstd) * (-1 / n)), input)
     return dx, dweight, dbias
 
 
@@ -209,14 +223,17 @@ def layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any 
 
 def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Normalised over groups of channels and all positions (Wu and He 2018); input (N, C, …)."""
+    if input.ndim < 2:
+        raise RuntimeError(f"group_norm expects at least 2 dimensions, but got shape {list(input.shape)}")
     n, c = input.shape[:2]
-    if c % num_groups:
+    if num_groups < 1 or c % num_groups:
         raise RuntimeError(f"the number of channels ({c}) must be divisible by num_groups ({num_groups})")
-    grouped = reshape(input, (n, num_groups, -1))
-    out = reshape(native_layer_norm(grouped, (grouped.shape[-1],), None, None, eps)[0], tuple(input.shape))
-    if weight is not None:
-        out = out * _channel(weight, input.ndim)
-    return out if bias is None else out + _channel(bias, input.ndim)
+    size = math.prod(input.shape[1:]) // num_groups
+    if not n or not size:
+        return _scaled(input * 1, weight, bias)
+    grouped = reshape(input, (n, num_groups, size))
+    out = reshape(native_layer_norm(grouped, (size,), None, None, eps)[0], tuple(input.shape))
+    return _scaled(out, weight, bias)
 
 
 def instance_norm(
@@ -231,7 +248,11 @@ def instance_norm(
 ) -> Any:
     """Normalised per sample and channel (Ulyanov et al. 2016); input (N, C, …)."""
     if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ValueError("instance_norm: running_mean and running_var must be given without use_input_stats")
         return batch_norm_eval(input, running_mean, running_var, weight, bias, eps)
+    if math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"expected more than 1 spatial element when training, got input size {list(input.shape)}")
     if running_mean is not None:
         axes = tuple(range(2, input.ndim))
         count = math.prod(input.shape[2:])
@@ -250,8 +271,27 @@ def rms_norm(input: Any, normalized_shape: Any, weight: Any = None, eps: float |
     """input / sqrt(mean(input²) + eps) over the last dimensions (Zhang and Sennrich 2019), times weight."""
     k = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
     axes = tuple(range(input.ndim - k, input.ndim))
+    dtype = getattr(input, "array", input).dtype
+    half = dtype.itemsize == 2 and dtype.kind in "fV"  # computed in float32 and rounded once
     if eps is None:
-        dtype = getattr(input, "array", input).dtype
-        eps = float(np.finfo(dtype if dtype.kind == "f" else np.float32).eps)
-    out = input * rsqrt(mean(input * input, axes, True) + eps)
-    return out if weight is None else out * weight
+        eps = float(np.finfo(np.float32 if half else dtype).eps)
+    x = cast(input, "float32") if half else input
+    out = x * rsqrt(mean(x * x, axes, True) + eps)
+    out = out if weight is None else out * weight
+    return cast(out, dtype) if half else out
+
+
+def local_response_norm(input: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
+    """input / (k + alpha * mean of input² over `size` neighbouring channels) ** beta (Krizhevsky et al. 2012)."""
+    if input.ndim < 3:
+        raise ValueError(f"local_response_norm expects an input (N, C, …) of 3 or more dimensions, not {input.ndim}")
+    if not math.prod(input.shape):
+        return input
+    return input / (_neighbours(input * input, size // 2, (size - 1) // 2, size) * alpha + k) ** beta
+
+
+def _neighbours(x: Any, before: int, after: int, divisor: int) -> Any:
+    """The sum over channels c - before … c + after, those outside counting 0, divided by `divisor`."""
+    flat = reshape(x, (x.shape[0], 1, x.shape[1], math.prod(x.shape[2:])))
+    padded = pad(flat, (0, 0, before, after))
+    return reshape(avg_pool2d(padded, (before + after + 1, 1), 1, divisor_override=divisor), tuple(x.shape))

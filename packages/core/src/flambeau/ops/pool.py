@@ -1,4 +1,4 @@
-"""Pooling of any rank: max, average, adaptive. Input (N, C, *spatial)."""
+"""Pooling of any rank: max, average, p-norm. Input (N, C, *spatial)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ from typing import Any
 import numpy as np
 
 from ._op import op
+from .activation import relu
 from .conv import _tuple
-from .index import gather
-from .matmul import matmul
-from .reduce import amax
-from .shape import reshape, stack, transpose, unsqueeze
+from .elementwise import abs, sign
+from .pool_adaptive import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    fractional_max_pool,
+    fractional_max_pool2d,
+    fractional_max_pool3d,
+)
+from .pool_unpool import _pooled, max_pool_grad, max_unpool, max_unpool1d, max_unpool2d, max_unpool3d
+
+# The parts of this family, gathered here for the namespace.
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "avg_pool_grad", "fractional_max_pool", "fractional_max_pool2d", "fractional_max_pool3d", "lp_pool1d", "lp_pool2d",
+    "lp_pool3d", "max_pool", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool_grad", "max_unpool", "max_unpool1d",
+    "max_unpool2d", "max_unpool3d",
+]  # fmt: skip
 
 
 def _sizes(shape: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation: tuple, ceil_mode: bool) -> tuple:
@@ -58,7 +78,7 @@ def _right(shape: tuple, kernel: tuple, stride: tuple, padding: tuple, dilation:
 
 
 @op(
-    vjp=dict(input=lambda g, out, input_shape: max_pool_grad(g[0], out[1], input_shape)),
+    vjp=dict(input=lambda g, out1, input_shape: max_pool_grad(g[0], out1, input_shape)),
     samples=lambda t: [
         (t(2, 3, 6, 5), (2, 2), (2, 2), (0, 0), (1, 1)), (t(1, 2, 7, 6), (3, 3), (2, 2), (1, 1), (1, 1), True),
         (t(2, 2, 9), (3,), (1,), (1,), (2,)),
@@ -90,26 +110,6 @@ def max_pool(xp, input, kernel_size, stride, padding, dilation, ceil_mode=False)
             xp.copyto(best, value, where=better)
             xp.copyto(where, xp.broadcast_to(flat, value.shape), where=better)
     return best, where
-
-
-@op(
-    vjp=dict(g=lambda g, indices: _at(g, indices)),
-    samples=lambda t: [(t(2, 3, 2, 2), t(2, 3, 2, 2, low=0, high=16, dtype="int64"), (2, 3, 4, 4))],
-    method=False,
-)
-def max_pool_grad(xp, g, indices, input_shape):
-    """`g` added at the flat plane positions `indices` into zeros of `input_shape`."""
-    planes = math.prod(input_shape[:2])
-    size = math.prod(input_shape[2:])
-    base = (xp.arange(planes) * size)[:, None]
-    out = xp.zeros(planes * size, g.dtype)
-    xp.add.at(out, (indices.reshape(planes, -1) + base).ravel(), g.reshape(-1))
-    return out.reshape(input_shape)
-
-
-def _at(g: Any, indices: Any) -> Any:
-    flat = reshape(g, (*g.shape[:2], -1))
-    return reshape(gather(flat, 2, reshape(indices, (*indices.shape[:2], -1))), tuple(indices.shape))
 
 
 @op(
@@ -178,19 +178,14 @@ def avg_pool_grad(xp, g, input_shape, kernel_size, stride, padding, ceil_mode, c
 
 
 # -- PyTorch's functions ----------------------------------------------------------------------------------------
-def _pooled(rank: int, input: Any, function: Any) -> Any:
-    """Runs `function` on a batched input, adding and removing the batch dimension where there is none."""
-    if input.ndim == rank + 2:
-        return function(input)
-    if input.ndim != rank + 1:
-        raise RuntimeError(f"expected {rank + 1} or {rank + 2} dimensions, but got shape {list(input.shape)}")
-    out = function(unsqueeze(input, 0))
-    return tuple(o[0] for o in out) if isinstance(out, tuple) else out[0]
+def _stride(stride: Any, kernel: tuple) -> tuple:
+    """The stride, which is the kernel's size unless given."""
+    return kernel if stride is None or stride == () or stride == [] else _tuple(stride, len(kernel), "stride")
 
 
 def _max(rank, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
     kernel = _tuple(kernel_size, rank, "kernel_size")
-    args = (kernel, _tuple(stride or kernel, rank, "stride"), _tuple(padding, rank, "padding"),
+    args = (kernel, _stride(stride, kernel), _tuple(padding, rank, "padding"),
             _tuple(dilation, rank, "dilation"), ceil_mode)  # fmt: skip
     out = _pooled(rank, input, lambda x: max_pool(x, *args))
     return out if return_indices else out[0]
@@ -237,7 +232,7 @@ def max_pool3d(
 
 def _avg(rank, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override):
     kernel = _tuple(kernel_size, rank, "kernel_size")
-    args = (kernel, _tuple(stride or kernel, rank, "stride"), _tuple(padding, rank, "padding"),
+    args = (kernel, _stride(stride, kernel), _tuple(padding, rank, "padding"),
             ceil_mode, count_include_pad, divisor_override)  # fmt: skip
     return _pooled(rank, input, lambda x: avg_pool(x, *args))
 
@@ -280,74 +275,22 @@ def avg_pool3d(
     return _avg(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def _cells(n: int, m: int) -> list[tuple[int, int]]:
-    """PyTorch's adaptive windows: cell i covers floor(i n / m) … ceil((i + 1) n / m)."""
-    return [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+def _lp(rank: int, input: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Any:
+    kernel = _tuple(kernel_size, rank, "kernel_size")
+    average = _avg(rank, input**norm_type, kernel, stride, 0, ceil_mode, True, None)
+    return (sign(average) * relu(abs(average)) * math.prod(kernel)) ** (1.0 / norm_type)
 
 
-def _output_sizes(output_size: Any, rank: int, shape: Any) -> tuple:
-    sizes = (output_size,) * rank if isinstance(output_size, int) or output_size is None else tuple(output_size)
-    return tuple(n if m is None else m for n, m in zip(shape, sizes, strict=True))
+def lp_pool1d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
+    """(sum of input ** norm_type over each window of (N, C, L)) ** (1 / norm_type)."""
+    return _lp(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def _adaptive_avg(rank: int, input: Any, output_size: Any) -> Any:
-    """Averages as a matrix product per dimension: windows of different sizes cost no loop."""
-    sizes = _output_sizes(output_size, rank, input.shape[-rank:])
-    for axis, m in enumerate(sizes, start=input.ndim - rank):
-        n = input.shape[axis]
-        if n == m:
-            continue
-        weights = np.zeros((n, m))
-        for j, (a, b) in enumerate(_cells(n, m)):
-            weights[a:b, j] = 1 / (b - a)
-        input = transpose(matmul(transpose(input, axis, -1), _constant(weights, input)), axis, -1)
-    return input
+def lp_pool2d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
+    """(sum of input ** norm_type over each window of (N, C, H, W)) ** (1 / norm_type)."""
+    return _lp(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-def _constant(values: np.ndarray, like: Any) -> Any:
-    """An array of constants in the dtype, on the device and of the kind (Tensor or raw) of `like`."""
-    from .. import backends
-    from ..tensor import Tensor
-
-    array = getattr(like, "array", like)
-    fresh = backends.of(array).xp.asarray(values.astype(array.dtype))
-    return Tensor._wrap(fresh) if isinstance(like, Tensor) else fresh
-
-
-def adaptive_avg_pool1d(input: Any, output_size: Any) -> Any:
-    """Averages of (N, C, L) to a given length."""
-    return _adaptive_avg(1, input, output_size)
-
-
-def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
-    """Averages of (N, C, H, W) to a given height and width."""
-    return _adaptive_avg(2, input, output_size)
-
-
-def adaptive_avg_pool3d(input: Any, output_size: Any) -> Any:
-    """Averages of (N, C, D, H, W) to a given size."""
-    return _adaptive_avg(3, input, output_size)
-
-
-def _adaptive_max(rank: int, input: Any, output_size: Any) -> Any:
-    sizes = _output_sizes(output_size, rank, input.shape[-rank:])
-    for axis, m in enumerate(sizes, start=input.ndim - rank):
-        lead = (slice(None),) * axis
-        parts = [amax(input[(*lead, slice(a, b))], axis) for a, b in _cells(input.shape[axis], m)]
-        input = stack(parts, axis)
-    return input
-
-
-def adaptive_max_pool1d(input: Any, output_size: Any) -> Any:
-    """Maxima of (N, C, L) at a given length."""
-    return _adaptive_max(1, input, output_size)
-
-
-def adaptive_max_pool2d(input: Any, output_size: Any) -> Any:
-    """Maxima of (N, C, H, W) at a given height and width."""
-    return _adaptive_max(2, input, output_size)
-
-
-def adaptive_max_pool3d(input: Any, output_size: Any) -> Any:
-    """Maxima of (N, C, D, H, W) at a given size."""
-    return _adaptive_max(3, input, output_size)
+def lp_pool3d(input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
+    """(sum of input ** norm_type over each window of (N, C, D, H, W)) ** (1 / norm_type)."""
+    return _lp(3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ._op import normalize_dim, op
-from .elementwise import abs, exp, log, mul, pow, sqrt, true_divide, where
-from .logic import cast, conj, eq
-from .shape import cat, expand, flip, reshape
+from .. import dtypes
+from ._half import in_float32
+from ._op import method, normalize_dim, op
+from .elementwise import exp, true_divide, where
+from .logic import cast, conj, eq, isnan, logical_not
+from .shape import expand, reshape
 
 ValuesIndices = namedtuple("ValuesIndices", ["values", "indices"])
 
@@ -33,7 +35,12 @@ def _kept(shape: tuple, dim: Any) -> tuple:
 def _axis(input: Any, dim: Any) -> Any:
     if dim is None or dim == () or dim == []:
         return None
-    return normalize_dim(dim, input.ndim) if input.ndim else None
+    dim = normalize_dim(dim, input.ndim)  # before the 0-d case: out of range is an error there too
+    return dim if input.ndim else None
+
+
+def _converted(input: Any, dtype: Any) -> Any:
+    return input if dtype is None else input.astype(dtypes.as_dtype(dtype).numpy)
 
 
 def _wide(dtype: Any) -> Any:
@@ -41,6 +48,11 @@ def _wide(dtype: Any) -> Any:
     if dtype.kind in "biu":
         return np.int64
     return np.float32 if dtype.itemsize <= 2 else None
+
+
+def _needs_float(input: Any, name: str) -> None:
+    if input.dtype.kind in "biu":
+        raise RuntimeError(f"{name} needs a floating-point or complex dtype, not {input.dtype}; pass dtype=float32")
 
 
 @op(
@@ -53,11 +65,10 @@ def _wide(dtype: Any) -> Any:
 )  # fmt: skip
 def sum(xp, input, dim=None, keepdim=False, dtype=None):
     """The sum over `dim` (all when None). Booleans and integers add up in int64."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
+    input = _converted(input, dtype)
     wide = _wide(input.dtype)
     out = xp.sum(input, _axis(input, dim), dtype=wide, keepdims=keepdim)
-    return out if wide is None or wide is np.int64 else out.astype(input.dtype)
+    return out if wide is None or (wide is np.int64 and dtype is None) else out.astype(input.dtype)
 
 
 @op(
@@ -71,6 +82,8 @@ def sum(xp, input, dim=None, keepdim=False, dtype=None):
 def sum_to(xp, input, shape):
     """The sum over what broadcasting `shape` to the input's shape repeats."""
     lead = input.ndim - len(shape)
+    if lead < 0:  # PyTorch lets a value have more dimensions of size 1 than the place it is written to
+        return input.reshape(shape)
     axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and input.shape[i + lead] != 1)
     wide = _wide(input.dtype)
     out = xp.sum(input, axes, dtype=wide, keepdims=True) if axes else input
@@ -88,11 +101,11 @@ def sum_to(xp, input, shape):
 )  # fmt: skip
 def mean(xp, input, dim=None, keepdim=False, dtype=None):
     """The mean over `dim` (all when None). Errors: RuntimeError for integers without a float `dtype`."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    if input.dtype.kind in "biu":
-        raise RuntimeError(f"mean needs a floating-point or complex dtype, not {input.dtype}; pass dtype=float32")
+    input = _converted(input, dtype)
+    _needs_float(input, "mean")
     wide = _wide(input.dtype)
+    if input.size == 0:
+        return xp.asarray(xp.sum(input, _axis(input, dim), dtype=wide, keepdims=keepdim) * np.nan).astype(input.dtype)
     out = xp.mean(input, _axis(input, dim), dtype=wide, keepdims=keepdim)
     return out if wide is None else out.astype(input.dtype)
 
@@ -108,11 +121,29 @@ def _freedom(shape: tuple, dim: Any, correction: Any) -> Any:
     return count - correction if count > correction else 1e-300
 
 
+def _spread_of(g: Any, input: Any, shape: tuple, dim: Any, correction: Any, keepdim: bool) -> Any:
+    """The cotangent of a variance carried back to its input."""
+    deviation = input - mean(input, dim, True)
+    return _spread(g, shape, dim, keepdim) * deviation * (2.0 / _freedom(shape, dim, correction))
+
+
+def _variance(xp: Any, input: Any, dim: Any, correction: Any, keepdim: bool) -> Any:
+    _needs_float(input, "var")
+    axis, wide = _axis(input, dim), _wide(input.dtype)
+    values = input if wide is None else input.astype(wide)
+    if input.size == 0:
+        return xp.asarray(xp.sum(values.real, axis, keepdims=keepdim) * np.nan).astype(input.real.dtype)
+    total = xp.sum(xp.square(xp.abs(values - xp.mean(values, axis, keepdims=True))), axis, keepdims=keepdim)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no degrees of freedom: NaN or infinity, as in PyTorch
+        out = total / total.dtype.type(builtins.max(_count(input.shape, dim) - correction, 0))
+    return xp.asarray(out).astype(input.real.dtype, copy=False)
+
+
 @op(
     vjp=dict(
-        input=lambda g, input, input_shape, dim, correction, keepdim: _spread(g, input_shape, dim, keepdim)
-        * (input - mean(input, dim, True))
-        * (2.0 / _freedom(input_shape, dim, correction))
+        input=lambda g, input, input_shape, dim, correction, keepdim: _spread_of(
+            g, input, input_shape, dim, correction, keepdim
+        )
     ),
     samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(3, 4), 0, 0, True)],
     ref=lambda x, dim=None, correction=1, keepdim=False: np.square(x - x.mean(axis=dim, keepdims=True)).sum(
@@ -122,10 +153,22 @@ def _freedom(shape: tuple, dim: Any, correction: Any) -> Any:
 )  # fmt: skip
 def variance(xp, input, dim=None, correction=1, keepdim=False):
     """The variance over `dim`, divided by n - correction."""
-    n = _count(input.shape, dim)
-    axis = _axis(input, dim)
-    total = xp.sum(xp.square(xp.abs(input - xp.mean(input, axis, keepdims=True))), axis, keepdims=keepdim)
-    return total / input.dtype.type(n - correction) if n > correction else total * np.nan
+    return _variance(xp, input, dim, correction, keepdim)
+
+
+@op(
+    vjp=dict(
+        input=lambda g, out, input, input_shape, dim, correction, keepdim: _spread_of(
+            where(eq(out, 0), 0, g / (2 * where(eq(out, 0), 1, out))), input, input_shape, dim, correction, keepdim
+        )
+    ),
+    samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(3, 4), 0, 0, True)],
+    ref=lambda x, dim=None, correction=1, keepdim=False: np.std(x, axis=dim, ddof=correction, keepdims=keepdim),
+    method=False,
+)
+def deviation(xp, input, dim=None, correction=1, keepdim=False):
+    """The square root of `variance`; the gradient is 0 where it is 0."""
+    return xp.sqrt(_variance(xp, input, dim, correction, keepdim))
 
 
 def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple:
@@ -137,20 +180,22 @@ def _correction(dim: Any, unbiased: Any, correction: Any) -> tuple:
     return dim, 1 if correction is None else correction
 
 
-def var(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+@method()
+def var(input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """The variance over `dim`, divided by n - correction (1 when not given)."""
     dim, correction = _correction(dim, unbiased, correction)
     return variance(input, dim, correction, keepdim)
 
 
-def std(input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+@method()
+def std(input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     """The standard deviation over `dim`: the square root of `var`."""
     dim, correction = _correction(dim, unbiased, correction)
-    return sqrt(variance(input, dim, correction, keepdim))
+    return deviation(input, dim, correction, keepdim)
 
 
 def var_mean(
-    input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> tuple:
     """Variance and mean."""
     dim, correction = _correction(dim, unbiased, correction)
@@ -158,179 +203,49 @@ def var_mean(
 
 
 def std_mean(
-    input: Any, dim: Any = None, unbiased: Any = None, *, correction: Any = None, keepdim: bool = False
+    input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
 ) -> tuple:
     """Standard deviation and mean."""
     dim, correction = _correction(dim, unbiased, correction)
-    return sqrt(variance(input, dim, correction, keepdim)), mean(input, dim, keepdim)
+    return deviation(input, dim, correction, keepdim), mean(input, dim, keepdim)
 
 
 @op(
-    vjp=dict(input=lambda g, out, input, input_shape, dim, keepdim: _to_ties(g, out, input, input_shape, dim, keepdim)),
-    samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(2, 3, 4), (0, 2), True)],
-    ref=lambda x, dim=None, keepdim=False: np.maximum.reduce(
-        x, axis=dim if dim is not None else tuple(range(x.ndim)), keepdims=keepdim
+    vjp=dict(
+        input=lambda g, out, input, input_shape, dim, keepdim: (
+            _spread(g, input_shape, dim, keepdim) * conj(exp(input - _spread(out, input_shape, dim, keepdim)))
+        )
     ),
-)
-def amax(xp, input, dim=None, keepdim=False):
-    """The largest element over `dim`; equal ones share the gradient."""
-    return xp.max(input, _axis(input, dim), keepdims=keepdim)
-
-
-@op(
-    vjp=dict(input=lambda g, out, input, input_shape, dim, keepdim: _to_ties(g, out, input, input_shape, dim, keepdim)),
-    samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(2, 3, 4), (0, 2), True)],
-    ref=lambda x, dim=None, keepdim=False: np.minimum.reduce(
-        x, axis=dim if dim is not None else tuple(range(x.ndim)), keepdims=keepdim
-    ),
-)
-def amin(xp, input, dim=None, keepdim=False):
-    """The smallest element over `dim`; equal ones share the gradient."""
-    return xp.min(input, _axis(input, dim), keepdims=keepdim)
-
-
-def _to_ties(g: Any, out: Any, input: Any, shape: tuple, dim: Any, keepdim: bool) -> Any:
-    hit = cast(eq(input, _spread(out, shape, dim, keepdim)), "like", g)
-    return _spread(g, shape, dim, keepdim) * (hit / sum(hit, None if dim is None else dim, True))
-
-
-@op(samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(3, 4), 0, True)])
-def argmax(xp, input, dim=None, keepdim=False):
-    """The index of the first largest element along `dim` (of the flattened tensor when None)."""
-    if input.size == 0:
-        raise IndexError("argmax: expected the reduction dimension to have elements")
-    return xp.asarray(xp.argmax(input, None if dim is None else normalize_dim(dim, input.ndim), keepdims=keepdim))
-
-
-@op(samples=lambda t: [(t(3, 4),), (t(3, 4), 1), (t(3, 4), 0, True)])
-def argmin(xp, input, dim=None, keepdim=False):
-    """The index of the first smallest element along `dim` (of the flattened tensor when None)."""
-    if input.size == 0:
-        raise IndexError("argmin: expected the reduction dimension to have elements")
-    return xp.asarray(xp.argmin(input, None if dim is None else normalize_dim(dim, input.ndim), keepdims=keepdim))
-
-
-def max(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The largest element; with `dim` the values and their indices; with a second tensor, elementwise."""
-    return _extreme(input, dim, keepdim, other, amax, argmax, "maximum")
-
-
-def min(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The smallest element; with `dim` the values and their indices; with a second tensor, elementwise."""
-    return _extreme(input, dim, keepdim, other, amin, argmin, "minimum")
-
-
-def _extreme(input, dim, keepdim, other, whole, arg, pairwise):
-    from . import elementwise
-    from .index import gather
-
-    if other is not None or hasattr(dim, "dtype"):
-        return getattr(elementwise, pairwise)(input, dim if other is None else other)
-    if dim is None:
-        return whole(input)
-    index = arg(input, dim, True)
-    values = gather(input, dim, index) if input.ndim else input
-    if not keepdim:
-        shape = tuple(n for i, n in enumerate(index.shape) if i != normalize_dim(dim, input.ndim))
-        values, index = reshape(values, shape), reshape(index, shape)
-    return ValuesIndices(values, index)
-
-
-@op(
-    vjp=dict(input=lambda g, out, input, input_shape, dim, keepdim: _prod_vjp(g, input, input_shape, dim, keepdim)),
-    samples=lambda t: [(t(3, 4, low=0.5, high=1.5),), (t(3, 4, low=0.5, high=1.5), 1), (t(2, 3), 0, True)],
-    ref=lambda x, dim=None, keepdim=False: np.multiply.reduce(
-        x, axis=dim if dim is not None else tuple(range(x.ndim)), keepdims=keepdim
-    ),
-)
-def prod(xp, input, dim=None, keepdim=False, dtype=None):
-    """The product over `dim` (all when None)."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    return xp.prod(input, _axis(input, dim), dtype=np.int64 if input.dtype.kind in "biu" else None, keepdims=keepdim)
-
-
-def _prod_vjp(g: Any, input: Any, shape: tuple, dim: Any, keepdim: bool) -> Any:
-    """The product of all others, from exclusive running products at both ends: right at zeros too."""
-    if dim is None:
-        flat = reshape(input, (-1,))
-        return reshape(reshape(g, ()) * conj(_others(flat, 0)), shape)
-    return _spread(g, shape, dim, keepdim) * conj(_others(input, normalize_dim(dim, len(shape))))
-
-
-def _others(x: Any, dim: int) -> Any:
-    n = x.shape[dim]
-    if n < 2:
-        return x * 0 + 1
-    ones = _slice(x, dim, 0, 1) * 0 + 1
-    left = cat([ones, cumprod(_slice(x, dim, 0, n - 1), dim)], dim)
-    right = flip(cat([ones, cumprod(flip(_slice(x, dim, 1, n), (dim,)), dim)], dim), (dim,))
-    return left * right
-
-
-def _slice(x: Any, dim: int, start: int, stop: int) -> Any:
-    return x[(slice(None),) * dim + (slice(start, stop),)]
-
-
-@op(
-    vjp=dict(input=lambda g, dim: flip(cumsum(flip(g, (dim,)), dim), (dim,))),
-    samples=lambda t: [(t(3, 4), 0), (t(3, 4), -1)],
-    ref=lambda x, dim: np.add.accumulate(x, dim),
-)
-def cumsum(xp, input, dim, dtype=None):
-    """Running sums along `dim`."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    if input.ndim == 0:
-        return input.copy()
-    wide = np.int64 if input.dtype.kind in "biu" else None
-    return xp.cumsum(input, normalize_dim(dim, input.ndim), dtype=wide)
-
-
-@op(
-    vjp=dict(input=lambda g, out, input, dim: _cumprod_vjp(g, out, input, dim)),
-    samples=lambda t: [(t(3, 4, low=0.5, high=1.5), 0), (t(3, 4, low=0.5, high=1.5), -1)],
-    ref=lambda x, dim: np.multiply.accumulate(x, dim),
-)
-def cumprod(xp, input, dim, dtype=None):
-    """Running products along `dim` (the gradient assumes that no element is 0)."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    if input.ndim == 0:
-        return input.copy()
-    wide = np.int64 if input.dtype.kind in "biu" else None
-    return xp.cumprod(input, normalize_dim(dim, input.ndim), dtype=wide)
-
-
-def _cumprod_vjp(g: Any, out: Any, input: Any, dim: int) -> Any:
-    return flip(cumsum(flip(g * conj(out), (dim,)), dim), (dim,)) / conj(input)
-
-
-@op(
-    vjp=dict(input=lambda g, out, input, input_shape, dim, keepdim: _spread(g, input_shape, dim, keepdim)
-             * exp(input - _spread(out, input_shape, dim, keepdim))),
     samples=lambda t: [(t(3, 4), 1), (t(3, 4), (0, 1)), (t(3, 4), 0, True)],
     ref=lambda x, dim, keepdim=False: np.log(np.exp(x).sum(axis=dim, keepdims=keepdim)),
-)  # fmt: skip
+    promote="float",
+)
+@in_float32
 def logsumexp(xp, input, dim, keepdim=False):
     """log(sum(exp(input))) over `dim` without overflow."""
     axis = _axis(input, dim)
-    top = xp.max(input, axis, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, 0).astype(input.dtype)
-    out = xp.log(xp.sum(xp.exp(input - top), axis, keepdims=True)) + top
-    return out if keepdim else out.reshape(xp.sum(top, axis).shape) if axis is not None else out.reshape(())
+    top = xp.max(input.real, axis, keepdims=True) if input.size else xp.zeros((1,) * input.ndim, input.real.dtype)
+    top = xp.where(xp.isfinite(top), top, 0).astype(input.real.dtype)
+    with np.errstate(divide="ignore"):  # log(0) is -inf, as it should be
+        out = xp.log(xp.sum(xp.exp(input - top), axis, keepdims=True)) + top
+    return out if keepdim or not input.ndim else xp.squeeze(out, axis)
 
 
-@op(samples=lambda t: [(t(3, 4, dtype="bool"),), (t(3, 4, dtype="bool"), 1)])
+def _truth(xp: Any, reduced: Any, input: Any) -> Any:
+    """bool, but uint8 for uint8 as in PyTorch."""
+    return xp.asarray(reduced).astype(np.uint8 if input.dtype == np.uint8 else bool, copy=False)
+
+
+@op(samples=lambda t: [(t(3, 4, dtype="bool"),), (t(3, 4, dtype="bool"), 1), (t(2, 3, 2, dtype="bool"), (0, 2))])
 def any(xp, input, dim=None, keepdim=False):
     """Whether any element is non-zero."""
-    return xp.asarray(xp.any(input, _axis(input, dim), keepdims=keepdim))
+    return _truth(xp, xp.any(input, _axis(input, dim), keepdims=keepdim), input)
 
 
-@op(samples=lambda t: [(t(3, 4, dtype="bool"),), (t(3, 4, dtype="bool"), 1)])
+@op(samples=lambda t: [(t(3, 4, dtype="bool"),), (t(3, 4, dtype="bool"), 1), (t(2, 3, 2, dtype="bool"), (0, 2))])
 def all(xp, input, dim=None, keepdim=False):
     """Whether all elements are non-zero."""
-    return xp.asarray(xp.all(input, _axis(input, dim), keepdims=keepdim))
+    return _truth(xp, xp.all(input, _axis(input, dim), keepdims=keepdim), input)
 
 
 @op(samples=lambda t: [(t(3, 4, dtype="int64"),), (t(3, 4, dtype="int64"), 1)])
@@ -339,36 +254,32 @@ def count_nonzero(xp, input, dim=None):
     return xp.asarray(xp.count_nonzero(input, _axis(input, dim)))
 
 
+@method()
 def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    """The vector p-norm over `dim` (all elements when None); "fro" is 2.
+    """The p-norm over `dim` (all elements when None), also over two dims; "fro" is 2, "nuc" the nuclear norm.
 
-    At the origin the gradient of the 2-norm is 0, as in PyTorch.
+    Where the norm has a corner the gradient is PyTorch's subgradient: 0 at the origin.
     """
-    if dtype is not None:
-        input = cast(input, dtype)
-    p = 2.0 if p in ("fro", None) else float(p)
-    if p == float("inf"):
-        return amax(abs(input), dim, keepdim)
-    if p == float("-inf"):
-        return amin(abs(input), dim, keepdim)
-    if p == 0:
-        return sum(cast(input != 0, "like", input), dim, keepdim)
-    if p == 1:
-        return sum(abs(input), dim, keepdim)
-    if p == 2:
-        if getattr(input, "array", input).dtype.kind == "c":
-            input = abs(input)
-        total = sum(mul(input, input), dim, keepdim)
-        zero = eq(total, 0)
-        return where(zero, total, sqrt(where(zero, total + 1, total)))
-    return pow(sum(pow(abs(input), p), dim, keepdim), 1.0 / p)
+    from .linalg_norm import _norm  # not at the top: linear algebra rests on this file
+
+    return _norm(input, p, dim, keepdim, dtype)
 
 
-def nansum(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def _valid(input: Any) -> Any:
+    return logical_not(isnan(input))
+
+
+@method()
+def nansum(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """The sum with NaN counted as 0."""
-    from .logic import isnan
+    return sum(where(_valid(input), input, 0), dim, keepdim, dtype)
 
-    return sum(where(isnan(input), 0.0, input), dim, keepdim)
+
+@method()
+def nanmean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The mean of what is not NaN (NaN where there is nothing else)."""
+    _needs_float(getattr(input if dtype is None else cast(input, dtype), "array", input), "nanmean")
+    return nansum(input, dim, keepdim, dtype=dtype) / sum(_valid(input), dim, keepdim)
 
 
 def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
@@ -378,8 +289,5 @@ def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> A
     return true_divide(input, expand(clamp(norm(input, p, dim, True), eps), tuple(input.shape)))
 
 
-def logcumsumexp(input: Any, dim: int) -> Any:
-    """Running log-sum-exp along `dim`."""
-    top = amax(input, dim, True)
-    top = top.detach() if hasattr(top, "detach") else top
-    return log(cumsum(exp(input - top), dim)) + top
+from .reduce_extreme import *  # noqa: E402, F403 - the parts of this family
+from .reduce_running import *  # noqa: E402, F403

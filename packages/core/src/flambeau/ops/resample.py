@@ -1,4 +1,4 @@
-"""Interpolation to another spatial size: nearest and (bi-, tri-)linear. Input (N, C, *spatial)."""
+"""Interpolation to another spatial size. Input (N, C, *spatial)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ import numpy as np
 
 from ._op import op
 from .index import index_select
+from .pool_adaptive import _adaptive_avg
+from .resample_filter import _filtered
+from .resample_grid import (
+    affine_grid,
+    affine_grid_generator,
+    grid_sample,
+    grid_sampler,
+    grid_sampler_2d,
+    grid_sampler_3d,
+    pick_points,
+    place_points,
+)
+from .resample_pixels import channel_shuffle, native_channel_shuffle, pixel_shuffle, pixel_unshuffle
 from .shape import expand, reshape, unsqueeze
+
+# The parts of this family, gathered here for the namespace.
+__all__ = [
+    "affine_grid", "affine_grid_generator", "channel_shuffle", "grid_sample", "grid_sampler", "grid_sampler_2d",
+    "grid_sampler_3d", "interpolate", "native_channel_shuffle", "pick_points", "pixel_shuffle", "pixel_unshuffle",
+    "place_points", "upsample_linear", "upsample_linear_grad",
+]  # fmt: skip
 
 
 @functools.lru_cache(maxsize=256)
@@ -119,6 +139,9 @@ def _nearest(input: Any, size: tuple, scales: tuple, exact: bool) -> Any:
     return input
 
 
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
 def interpolate(
     input: Any,
     size: Any = None,
@@ -130,17 +153,22 @@ def interpolate(
 ) -> Any:
     """Resizes (N, C, *spatial) to `size` or by `scale_factor`.
 
-    mode: nearest, nearest-exact, linear (3-d), bilinear (4-d), trilinear (5-d). Errors: ValueError for other modes
-    and when not exactly one of size and scale_factor is given.
+    mode: nearest, nearest-exact, area, linear (3-d), bilinear and bicubic (4-d), trilinear (5-d). `antialias` widens
+    the filter when shrinking (bilinear and bicubic only). Errors: ValueError for other modes, for a combination that
+    has no meaning, and when not exactly one of size and scale_factor is given.
     """
     rank = input.ndim - 2
     if (size is None) == (scale_factor is None):
         raise ValueError("exactly one of size and scale_factor must be given")
-    if antialias:
-        raise NotImplementedError("interpolate(antialias=True) is not available yet")
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise ValueError("align_corners can only be given with the modes linear, bilinear, bicubic and trilinear")
+    if antialias and (mode not in ("bilinear", "bicubic") or rank != 2):
+        raise ValueError("antialias=True is for the modes bilinear and bicubic with 4-d input only")
     scales: tuple = (None,) * rank
     if size is None:
         factors = (scale_factor,) * rank if isinstance(scale_factor, int | float) else tuple(scale_factor)
+        if len(factors) != rank:
+            raise ValueError(f"scale_factor {list(factors)} does not fit an input with {rank} spatial dimensions")
         size = tuple(math.floor(n * f) for n, f in zip(input.shape[2:], factors, strict=True))
         if not recompute_scale_factor:
             # The factor itself decides the positions when it is not exactly the ratio of the sizes.
@@ -148,12 +176,20 @@ def interpolate(
                 None if n * f == m else float(f) for n, f, m in zip(input.shape[2:], factors, size, strict=True)
             )
     else:
+        if recompute_scale_factor:
+            raise ValueError("recompute_scale_factor has no meaning with an explicit size")
         size = (size,) * rank if isinstance(size, int) else tuple(int(n) for n in size)
     if len(size) != rank:
         raise ValueError(f"size {list(size)} does not fit an input with {rank} spatial dimensions")
+    if min((*size, *input.shape[1:])) < 1:
+        raise RuntimeError(f"interpolate: sizes must be greater than zero, but got {list(input.shape)} to {list(size)}")
     if mode in ("nearest", "nearest-exact"):
         return _nearest(input, size, scales, mode == "nearest-exact")
-    if mode != {1: "linear", 2: "bilinear", 3: "trilinear"}.get(rank):
-        known = "nearest, nearest-exact, linear (3-d input), bilinear (4-d), trilinear (5-d)"
+    if mode == "area":
+        return _adaptive_avg(rank, input, size)
+    if (mode == "bicubic" and rank == 2) or antialias:
+        return _filtered(input, size, bool(align_corners), scales, mode == "bicubic", antialias)
+    if mode != _LINEAR.get(rank):
+        known = "nearest, nearest-exact, area, linear (3-d input), bilinear and bicubic (4-d), trilinear (5-d)"
         raise ValueError(f"mode {mode!r} is not available for {input.ndim}-d input; the modes are {known}")
     return upsample_linear(input, size, bool(align_corners), scales)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from ._op import normalize_dim, op
+from ._op import alias, method, normalize_dim, op
 
 
 # -- views ------------------------------------------------------------------------------------------------------
@@ -83,7 +82,7 @@ def transpose(xp, input, dim0, dim1):
 )
 def squeeze(xp, input, dim=None):
     """Without the dimensions of size 1 (all, or those named)."""
-    dims = normalize_dim(tuple(range(input.ndim)) if dim is None else dim, input.ndim) if input.ndim else ()
+    dims = normalize_dim(tuple(range(input.ndim)) if dim is None else dim, input.ndim)
     dims = dims if isinstance(dims, tuple) else (dims,)
     return input.reshape(tuple(n for i, n in enumerate(input.shape) if i not in dims or n != 1))
 
@@ -109,16 +108,20 @@ def unsqueeze(xp, input, dim):
 )
 def narrow(xp, input, dim, start, length):
     """The slice start : start + length of dimension `dim`."""
-    dim = normalize_dim(dim, input.ndim)
+    if input.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor; reshape it to (1,) first")
+    dim, start = normalize_dim(dim, input.ndim), int(start)
     size = input.shape[dim]
     start = start + size if start < 0 else start
+    if length < 0:
+        raise RuntimeError(f"narrow: length must not be negative, but it is {length}")
     if not 0 <= start <= size or start + length > size:
         raise RuntimeError(f"start ({start}) + length ({length}) exceeds dimension size ({size})")
     return input[(slice(None),) * dim + (slice(start, start + length),)]
 
 
 def _around(shape, dim, start, length):
-    dim = normalize_dim(dim, len(shape))
+    dim, start = normalize_dim(dim, len(shape)), int(start)
     start = start + shape[dim] if start < 0 else start
     return [(start, n - start - length) if i == dim else (0, 0) for i, n in enumerate(shape)]
 
@@ -143,7 +146,14 @@ def flip(xp, input, dims):
     ref=np.roll,
 )
 def roll(xp, input, shifts, dims=None):
-    """Elements shifted along dims, those pushed out coming back at the other end."""
+    """Elements shifted along dims (None: flattened), those pushed out coming back at the other end."""
+    if dims is None or dims == () or dims == []:
+        return xp.roll(input, shifts[0] if isinstance(shifts, list | tuple) else shifts)
+    counts = [len(v) if isinstance(v, list | tuple) else 1 for v in (shifts, dims)]
+    if counts[0] != counts[1]:
+        raise RuntimeError(f"roll: shifts and dims must align, but there are {counts[0]} shifts and {counts[1]} dims")
+    if input.ndim == 0:
+        return input.copy()
     return xp.roll(input, shifts, dims)
 
 
@@ -153,13 +163,13 @@ def _negative(shifts):
 
 # -- copies -----------------------------------------------------------------------------------------------------
 @op(vjp=dict(input=lambda g: g), samples=lambda t: [(t(3, 4),)], ref=lambda x: x + 0)
-def clone(xp, input):
+def clone(xp, input, memory_format=None):
     """A copy that gradients flow through."""
     return input.copy()
 
 
 @op(vjp=dict(input=lambda g: g), samples=lambda t: [(t(3, 4),)], ref=lambda x: x + 0, view=True)
-def contiguous(xp, input):
+def contiguous(xp, input, memory_format=None):
     """Row-major in memory; the tensor's own memory when it is already."""
     return xp.ascontiguousarray(input) if input.ndim else input
 
@@ -172,8 +182,13 @@ def contiguous(xp, input):
 )
 def cat(xp, tensors, dim=0):
     """The tensors one after the other along `dim`. Their other sizes must be equal."""
+    if any(a.ndim == 0 for a in tensors):
+        raise RuntimeError("zero-dimensional tensors cannot be concatenated; use stack()")
     dim = normalize_dim(dim, max(a.ndim for a in tensors))
-    return xp.concatenate([a for a in tensors if a.shape != (0,)] or tensors, dim)
+    try:
+        return xp.concatenate([a for a in tensors if a.shape != (0,)] or tensors, dim)
+    except ValueError as e:
+        raise RuntimeError(f"sizes must match except in dimension {dim} ({e})") from None
 
 
 def _cut(g, shapes, dim):
@@ -196,15 +211,15 @@ def _cut(g, shapes, dim):
 )
 def stack(xp, tensors, dim=0):
     """The tensors side by side along a new dimension."""
+    if any(a.shape != tensors[0].shape for a in tensors):
+        raise RuntimeError("stack expects each tensor to be equal size")
     return xp.stack(tensors, normalize_dim(dim, tensors[0].ndim + 1))
 
 
 @op(
     vjp=dict(
         input=lambda g, input_shape, dim, index: reshape(
-            pad_constant(
-                unsqueeze(g, dim if dim >= 0 else dim + len(input_shape)), _around(input_shape, dim, index, 1)
-            ),
+            pad_constant(unsqueeze(g, normalize_dim(dim, len(input_shape))), _around(input_shape, dim, index, 1)),
             input_shape,
         )
     ),
@@ -214,10 +229,12 @@ def stack(xp, tensors, dim=0):
 )
 def select(xp, input, dim, index):
     """The slice at `index` of dimension `dim`, without that dimension."""
-    dim = normalize_dim(dim, input.ndim)
+    if input.ndim == 0:
+        raise IndexError("select() cannot be applied to a 0-dim tensor; use item() for its value")
+    dim, index = normalize_dim(dim, input.ndim), int(index)
     if not -input.shape[dim] <= index < input.shape[dim]:
         raise IndexError(f"index {index} is out of bounds for dimension {dim} with size {input.shape[dim]}")
-    return input[(slice(None),) * dim + (index,)]
+    return input[(slice(None),) * dim + (index, ...)]  # the Ellipsis keeps a 0-d result a view
 
 
 @op(
@@ -280,134 +297,87 @@ def triu(xp, input, diagonal=0):
     return xp.triu(input, diagonal)
 
 
-# -- composed ---------------------------------------------------------------------------------------------------
-def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    """Dimensions start_dim … end_dim joined into one."""
-    if input.ndim == 0:
-        return reshape(input, (1,))
-    a, b = normalize_dim(start_dim, input.ndim), normalize_dim(end_dim, input.ndim)
-    shape = tuple(input.shape)
-    return reshape(input, shape[:a] + (math.prod(shape[a : b + 1]),) + shape[b + 1 :])
-
-
-def unflatten(input: Any, dim: int, sizes: Any) -> Any:
-    """Dimension `dim` split into `sizes`."""
+# -- pieces -----------------------------------------------------------------------------------------------------
+@op(
+    vjp=dict(
+        input=lambda g, input_shape, split_sizes, dim: cat(_filled(g, _part_shapes(input_shape, split_sizes, dim)), dim)
+    ),
+    samples=lambda t: [(t(5, 2), [2, 3]), (t(2, 6), [1, 2, 3], -1)],
+    view=True,
+)
+def split_with_sizes(xp, input, split_sizes, dim=0):
+    """Pieces of the given sizes along `dim`."""
     dim = normalize_dim(dim, input.ndim)
-    shape = tuple(input.shape)
-    return reshape(input, shape[:dim] + tuple(sizes) + shape[dim + 1 :])
-
-
-def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
-    """Pieces of the given size (the last may be smaller) or sizes along `dim`."""
-    dim = normalize_dim(dim, tensor.ndim)
-    total = tensor.shape[dim]
-    sizes = split_size_or_sections
-    if isinstance(sizes, int):
-        sizes = [min(sizes, total - i) for i in range(0, total, sizes)] or [0]
-    if sum(sizes) != total:
-        raise RuntimeError(f"split: sizes {list(sizes)} do not add up to {total}, the size of dimension {dim}")
-    parts, start = [], 0
-    for n in sizes:
-        parts.append(narrow(tensor, dim, start, n))
+    total = input.shape[dim] if input.ndim else 0
+    if input.ndim == 0 or any(n < 0 for n in split_sizes) or sum(split_sizes) != total:
+        raise RuntimeError(f"split sizes {list(split_sizes)} do not add up to {total}, the size of dimension {dim}")
+    lead, parts, start = (slice(None),) * dim, [], 0
+    for n in split_sizes:
+        parts.append(input[(*lead, slice(start, start + n))])
         start += n
     return tuple(parts)
 
 
+@op(
+    vjp=dict(input=lambda g, input_shape, dim: stack(_filled(g, [_without(input_shape, dim)] * len(g)), dim)),
+    samples=lambda t: [(t(3, 2),), (t(2, 3), -1)],
+    view=True,
+)
+def unbind(xp, input, dim=0):
+    """The slices along `dim`, without it."""
+    if input.ndim == 0:
+        raise RuntimeError("unbind: a 0-dim tensor has no dimension to unbind")
+    lead = (slice(None),) * normalize_dim(dim, input.ndim)
+    return tuple(input[(*lead, i, ...)] for i in range(input.shape[len(lead)]))
+
+
+def _without(shape, dim):
+    dim = normalize_dim(dim, len(shape))
+    return shape[:dim] + shape[dim + 1 :]
+
+
+def _part_shapes(shape, sizes, dim):
+    dim = normalize_dim(dim, len(shape))
+    return [(*shape[:dim], n, *shape[dim + 1 :]) for n in sizes]
+
+
+def _filled(parts, shapes):
+    """The cotangents of several outputs, zeros in the place of those that nobody used."""
+    given = next(p for p in parts if p is not None)
+    zero = reshape(given, (-1,))[:1] * 0  # of the right dtype, on the right device
+    if 0 in given.shape:
+        zero = pad_constant(zero, [(0, 1)])
+    return [expand(zero, tuple(s)) if p is None else p for p, s in zip(parts, shapes, strict=True)]
+
+
+@method()
+def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple:
+    """Pieces of the given size (the last may be smaller) or sizes along `dim`."""
+    sizes = split_size_or_sections
+    if hasattr(sizes, "__index__"):
+        size, total = int(sizes), tensor.shape[normalize_dim(dim, tensor.ndim)] if tensor.ndim else 0
+        if size < 0 or (size == 0 and total):
+            raise RuntimeError(f"split: split_size must be positive, but it is {size}")
+        sizes = [min(size, total - i) for i in range(0, total, max(size, 1))] or [0]
+    return split_with_sizes(tensor, tuple(int(n) for n in sizes), dim)
+
+
+@method()
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple:
     """At most `chunks` pieces of equal size along `dim` (the last may be smaller)."""
-    return split(input, max(-(-input.shape[dim] // chunks), 1), dim)
+    if chunks <= 0:
+        raise RuntimeError(f"chunk expects chunks to be greater than 0, got {chunks}")
+    size = -(-input.shape[dim] // chunks)
+    return split(input, size, dim) if size else split_with_sizes(input, (0,) * chunks, dim)
 
 
-def unbind(input: Any, dim: int = 0) -> tuple:
-    """The slices along `dim`, without it."""
-    return tuple(select(input, dim, i) for i in range(input.shape[dim]))
+alias(split, "unsafe_split")
+alias(chunk, "unsafe_chunk")
+alias(split_with_sizes, "unsafe_split_with_sizes")
 
 
-def movedim(input: Any, source: Any, destination: Any) -> Any:
-    """Dimensions moved to new places, the others in order."""
-    src = (source,) if isinstance(source, int) else tuple(source)
-    dst = (destination,) if isinstance(destination, int) else tuple(destination)
-    src, dst = normalize_dim(src, input.ndim), normalize_dim(dst, input.ndim)
-    order = [i for i in range(input.ndim) if i not in src]
-    for d, s in sorted(zip(dst, src, strict=True)):
-        order.insert(d, s)
-    return permute(input, tuple(order))
-
-
-def t(input: Any) -> Any:
-    """The transpose of a matrix."""
-    if input.ndim > 2:
-        raise RuntimeError(f"t() expects a tensor with at most 2 dimensions, but it has {input.ndim}")
-    return transpose(input, 0, 1) if input.ndim == 2 else input
-
-
-def broadcast_to(input: Any, shape: Any) -> Any:
-    """`expand` as a function."""
-    return expand(input, tuple(shape))
-
-
-def broadcast_tensors(*tensors: Any) -> tuple:
-    """All tensors expanded to their common shape."""
-    shape = np.broadcast_shapes(*[tuple(x.shape) for x in tensors])
-    return tuple(expand(x, shape) for x in tensors)
-
-
-def repeat_interleave(input: Any, repeats: int, dim: int | None = None) -> Any:
-    """Each element `repeats` times in place, along `dim` (of the flattened tensor when None)."""
-    if not isinstance(repeats, int):
-        raise NotImplementedError("repeat_interleave with a tensor of counts is not available yet; give an int")
-    if dim is None:
-        input, dim = flatten(input), 0
-    dim = normalize_dim(dim, input.ndim)
-    shape = tuple(input.shape)
-    wide = expand(unsqueeze(input, dim + 1), shape[: dim + 1] + (repeats,) + shape[dim + 1 :])
-    return reshape(wide, (*shape[:dim], shape[dim] * repeats, *shape[dim + 1 :]))
-
-
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple:
-    """Coordinate grids of 1-d tensors."""
-    if len(tensors) == 1 and isinstance(tensors[0], list | tuple):
-        tensors = tuple(tensors[0])
-    n = len(tensors)
-    grids = [reshape(x, (1,) * i + (-1,) + (1,) * (n - 1 - i)) for i, x in enumerate(tensors)]
-    grids = list(broadcast_tensors(*grids))
-    return tuple(transpose(g, 0, 1) for g in grids) if indexing == "xy" and n > 1 else tuple(grids)
-
-
-def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
-    """Padding as PyTorch gives it: (left, right, top, bottom, …) from the last dimension backwards.
-
-    mode: constant, reflect, replicate or circular. Negative widths crop (constant only).
-    """
-    pairs = list(zip(pad[::2], pad[1::2], strict=True))[::-1]
-    lead = input.ndim - len(pairs)
-    if lead < 0:
-        raise RuntimeError(f"padding of {len(pairs)} dimensions for a tensor with {input.ndim}")
-    widths = [(0, 0)] * lead + pairs
-    if mode == "constant":
-        if any(a < 0 or b < 0 for a, b in widths):
-            crop = tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, widths, strict=True))
-            input = input[crop]
-            widths = [(max(a, 0), max(b, 0)) for a, b in widths]
-        return pad_constant(input, widths, 0.0 if value is None else value)
-    from .index import index_select
-
-    for d, (a, b) in enumerate(widths):
-        if a or b:
-            input = index_select(input, d, _border(mode, input.shape[d], a, b))
-    return input
-
-
-def _border(mode: str, n: int, a: int, b: int) -> np.ndarray:
-    """Source positions of a padded dimension."""
-    i = np.arange(-a, n + b)
-    if mode == "replicate":
-        return np.clip(i, 0, n - 1)
-    if mode == "circular":
-        return i % n
-    if mode == "reflect":
-        if max(a, b) >= n:
-            raise RuntimeError(f"reflect padding ({a}, {b}) must be smaller than the dimension ({n})")
-        i = np.abs(i)
-        return np.where(i >= n, 2 * (n - 1) - i, i)
-    raise ValueError(f"padding mode {mode!r} is not known; use constant, reflect, replicate or circular")
+from .shape_calculus import *  # noqa: E402, F403 - the parts of this family
+from .shape_forms import *  # noqa: E402, F403
+from .shape_join import *  # noqa: E402, F403
+from .shape_pad import *  # noqa: E402, F403
+from .shape_view import *  # noqa: E402, F403

@@ -1,13 +1,13 @@
-"""Optimizers with a step size per element other than Adam: RMSprop, Adagrad, Adadelta; and Lion."""
+"""Optimizers with a step size per element other than Adam: RMSprop, Adagrad, Adadelta, Rprop; and Lion."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from .. import backends
 from ..tensor import Tensor
-from .optimizer import Optimizer, advance, blocks, check_betas, check_range, decayed, new_step, zeros_like
+from .optimizer import Optimizer
+from .updates import advance, blocks, check_betas, check_range, decayed, namespace, new_step, zeros_like
 
 
 class RMSprop(Optimizer):
@@ -19,7 +19,7 @@ class RMSprop(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -55,27 +55,39 @@ class RMSprop(Optimizer):
             state["grad_avg"] = zeros_like(param)
         return state
 
-    def _update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = backends.of(param).xp
-        advance(state)
+    def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
         lr, alpha, momentum, centered = float(group["lr"]), group["alpha"], group["momentum"], group["centered"]
+        eps, weight_decay = group["eps"], group["weight_decay"]
         names = ["square_avg"] + ["momentum_buffer"] * (momentum > 0) + ["grad_avg"] * centered
-        for p, g, v, *rest in blocks(param, grad, *(state[name].array for name in names)):
-            g = decayed(g, p, group["weight_decay"])
-            v *= alpha
-            v += (1 - alpha) * g * g
-            if centered:
-                average = rest[-1]
-                average += (1 - alpha) * (g - average)
-                scale = xp.sqrt(v - average * average)
-            else:
-                scale = xp.sqrt(v)
-            scale += group["eps"]
-            xp.divide(g, scale, out=scale)
-            if momentum > 0:
-                rest[0][...] = momentum * rest[0] + scale
-                scale = rest[0]
-            p -= lr * scale
+
+        def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
+            xp = namespace(param)
+            advance(state)
+            arrays = [state[name].array for name in names]
+            for p, g, v, *rest, work, other in blocks(param, grad, *arrays, work=2):
+                g = decayed(g, p, weight_decay, other)
+                xp.multiply(g, g, out=work)
+                work *= 1 - alpha
+                v *= alpha
+                v += work
+                if centered:
+                    average = rest[-1]
+                    average += (1 - alpha) * (g - average)
+                    xp.multiply(average, average, out=work)
+                    xp.subtract(v, work, out=work)
+                    xp.sqrt(work, out=work)
+                else:
+                    xp.sqrt(v, out=work)
+                work += eps
+                xp.divide(g, work, out=work)
+                if momentum > 0:
+                    rest[0][...] = momentum * rest[0] + work
+                    xp.multiply(rest[0], lr, out=work)
+                else:
+                    work *= lr
+                p -= work
+
+        return update
 
 
 class Adagrad(Optimizer):
@@ -84,7 +96,7 @@ class Adagrad(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         lr_decay: float = 0,
         weight_decay: float = 0,
         initial_accumulator_value: float = 0,
@@ -118,16 +130,26 @@ class Adagrad(Optimizer):
         )
 
     def _initial_state(self, param: Any, group: dict[str, Any]) -> dict[str, Any]:
-        total = backends.of(param).xp.full_like(param, group["initial_accumulator_value"])
+        total = namespace(param).full_like(param, group["initial_accumulator_value"])
         return {"step": new_step(), "sum": Tensor._wrap(total)}
 
-    def _update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = backends.of(param).xp
-        lr = float(group["lr"]) / (1 + (advance(state) - 1) * group["lr_decay"])
-        for p, g, total in blocks(param, grad, state["sum"].array):
-            g = decayed(g, p, group["weight_decay"])
-            total += g * g
-            p -= lr * g / (xp.sqrt(total) + group["eps"])
+    def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
+        lr, lr_decay, eps, weight_decay = float(group["lr"]), group["lr_decay"], group["eps"], group["weight_decay"]
+
+        def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
+            xp = namespace(param)
+            rate = lr / (1 + (advance(state) - 1) * lr_decay)
+            for p, g, total, work, other in blocks(param, grad, state["sum"].array, work=2):
+                g = decayed(g, p, weight_decay, other)
+                xp.multiply(g, g, out=work)
+                total += work
+                xp.sqrt(total, out=work)
+                work += eps
+                xp.divide(g, work, out=work)
+                work *= rate
+                p -= work
+
+        return update
 
 
 class Adadelta(Optimizer):
@@ -136,7 +158,7 @@ class Adadelta(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1.0,
+        lr: float | Tensor = 1.0,
         rho: float = 0.9,
         eps: float = 1e-6,
         weight_decay: float = 0,
@@ -166,18 +188,89 @@ class Adadelta(Optimizer):
     def _initial_state(self, param: Any, group: dict[str, Any]) -> dict[str, Any]:
         return {"step": new_step(), "square_avg": zeros_like(param), "acc_delta": zeros_like(param)}
 
-    def _update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = backends.of(param).xp
-        advance(state)
-        lr, rho, eps = float(group["lr"]), group["rho"], group["eps"]
-        for p, g, v, d in blocks(param, grad, state["square_avg"].array, state["acc_delta"].array):
-            g = decayed(g, p, group["weight_decay"])
-            v *= rho
-            v += (1 - rho) * g * g
-            delta = xp.sqrt(d + eps) / xp.sqrt(v + eps) * g
-            d *= rho
-            d += (1 - rho) * delta * delta
-            p -= lr * delta
+    def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
+        lr, rho, eps, weight_decay = float(group["lr"]), group["rho"], group["eps"], group["weight_decay"]
+
+        def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
+            xp = namespace(param)
+            advance(state)
+            for p, g, v, d, work, other in blocks(
+                param, grad, state["square_avg"].array, state["acc_delta"].array, work=2
+            ):
+                g = decayed(g, p, weight_decay, other)
+                xp.multiply(g, g, out=work)
+                work *= 1 - rho
+                v *= rho
+                v += work
+                delta = xp.sqrt(d + eps)
+                xp.add(v, eps, out=work)
+                delta /= xp.sqrt(work, out=work)
+                delta *= g
+                xp.multiply(delta, delta, out=work)
+                work *= 1 - rho
+                d *= rho
+                d += work
+                delta *= lr
+                p -= delta
+
+        return update
+
+
+class Rprop(Optimizer):
+    """Steps along the sign of the gradient, whose size per element grows while the sign stays and shrinks when it
+    turns (Riedmiller & Braun 1993). For whole batches.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        check_range(lr=lr)
+        if not 0.0 < etas[0] < 1.0 < etas[1]:
+            raise ValueError(f"invalid eta values: {etas[0]}, {etas[1]}; they must lie in (0, 1) and above 1")
+        super().__init__(
+            params,
+            dict(
+                lr=lr,
+                etas=etas,
+                step_sizes=step_sizes,
+                foreach=foreach,
+                maximize=maximize,
+                differentiable=differentiable,
+                capturable=capturable,
+            ),
+        )
+
+    def _initial_state(self, param: Any, group: dict[str, Any]) -> dict[str, Any]:
+        sizes = namespace(param).full_like(param, float(group["lr"]))
+        return {"step": new_step(), "prev": zeros_like(param), "step_size": Tensor._wrap(sizes)}
+
+    def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
+        (shrink, grow), (smallest, largest) = group["etas"], group["step_sizes"]
+
+        def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
+            xp = namespace(param)
+            advance(state)
+            for p, g, before, size, work in blocks(param, grad, state["prev"].array, state["step_size"].array):
+                xp.multiply(g, before, out=work)
+                turned = work < 0
+                size *= xp.where(turned, shrink, xp.where(work > 0, grow, 1.0)).astype(size.dtype)
+                xp.clip(size, smallest, largest, out=size)
+                before[...] = g
+                before[turned] = 0
+                xp.sign(before, out=work)
+                work *= size
+                p -= work
+
+        return update
 
 
 class Lion(Optimizer):
@@ -189,7 +282,7 @@ class Lion(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-4,
+        lr: float | Tensor = 1e-4,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
         *,
@@ -202,11 +295,21 @@ class Lion(Optimizer):
     def _initial_state(self, param: Any, group: dict[str, Any]) -> dict[str, Any]:
         return {"exp_avg": zeros_like(param)}
 
-    def _update(self, param: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        xp = backends.of(param).xp
-        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
-        for p, g, m in blocks(param, grad, state["exp_avg"].array):
-            p *= 1 - lr * group["weight_decay"]
-            p -= lr * xp.sign(beta1 * m + (1 - beta1) * g)
-            m *= beta2
-            m += (1 - beta2) * g
+    def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
+        lr, (beta1, beta2), weight_decay = float(group["lr"]), group["betas"], group["weight_decay"]
+
+        def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
+            xp = namespace(param)
+            for p, g, m, work, other in blocks(param, grad, state["exp_avg"].array, work=2):
+                p *= 1 - lr * weight_decay
+                xp.multiply(m, beta1, out=work)
+                xp.multiply(g, 1 - beta1, out=other)
+                work += other
+                xp.sign(work, out=work)
+                work *= lr
+                p -= work
+                m *= beta2
+                xp.multiply(g, 1 - beta2, out=work)
+                m += work
+
+        return update

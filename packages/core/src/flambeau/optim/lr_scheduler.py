@@ -16,6 +16,8 @@ from .schedule import (
 from .schedule_compose import ChainedScheduler, ReduceLROnPlateau, SequentialLR
 from .schedule_cycle import CyclicLR, OneCycleLR
 
+_LRScheduler = LRScheduler  # the name that older programs derive their schedules from
+
 __all__ = [
     "ChainedScheduler",
     "ConstantLR",

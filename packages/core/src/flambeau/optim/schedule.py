@@ -12,12 +12,29 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from ..tensor import Tensor
 from .optimizer import Optimizer
+
+
+def _value(lr: Any) -> Any:
+    """A rate that later changes of the group do not touch: tensors are copied."""
+    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+
+
+def set_rate(group: dict[str, Any], lr: Any, name: str = "lr") -> None:
+    """Sets a group's rate; one that is a tensor is filled, so that whoever holds it sees the change."""
+    if isinstance(group[name], Tensor):
+        group[name].array[...] = float(lr)
+        group[name]._bump_version()
+    else:
+        group[name] = lr
 
 
 class LRScheduler:
     """Base class: subclasses give ``get_lr`` (the next rate of each group) and, if they have one, ``_closed_form``
     (the rates at ``last_epoch`` alone)."""
+
+    _get_lr_called_within_step = True  # schedules written for PyTorch ask for it in get_lr()
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -25,10 +42,10 @@ class LRScheduler:
         self.optimizer = optimizer
         for i, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
-                group.setdefault("initial_lr", group["lr"])
+                group.setdefault("initial_lr", _value(group["lr"]))
             elif "initial_lr" not in group:
                 raise KeyError(f"param_groups[{i}] has no 'initial_lr': load the optimizer's state before resuming")
-        self.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.base_lrs = [_value(group["initial_lr"]) for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._initial_step()
 
@@ -53,8 +70,8 @@ class LRScheduler:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         values = self.get_lr() if epoch is None else self._closed_form()
         for group, lr in zip(self.optimizer.param_groups, values, strict=True):
-            group["lr"] = lr
-        self._last_lr = list(values)
+            set_rate(group, lr)
+        self._last_lr = [_value(group["lr"]) for group in self.optimizer.param_groups]
 
     def _present(self, factor: float = 1.0) -> list[float]:
         """The present rates times a factor."""

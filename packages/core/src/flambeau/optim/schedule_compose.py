@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 from .optimizer import Optimizer
-from .schedule import LRScheduler
+from .schedule import LRScheduler, _value, set_rate
 
 
 class _Composed(LRScheduler):
@@ -48,7 +48,7 @@ class SequentialLR(_Composed):
         self.optimizer = optimizer
         # Each scheduler has set its first rate already: take that back, and let the one whose turn it is do it again.
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
+            set_rate(group, group["initial_lr"])
         for scheduler in schedulers:
             _undo_first_step(scheduler)
         first = schedulers[bisect_right(milestones, 0)]
@@ -86,14 +86,14 @@ class ChainedScheduler(_Composed):
             if isinstance(scheduler, ReduceLROnPlateau) or scheduler.optimizer is not self.optimizer:
                 raise ValueError(f"ChainedScheduler: scheduler {i} follows a metric or belongs to another optimizer")
         self._schedulers = list(schedulers)
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = [_value(group["lr"]) for group in self.optimizer.param_groups]
 
     def step(self, epoch: int | None = None) -> None:
         if epoch is not None:
             raise NotImplementedError("ChainedScheduler.step() takes no epoch")
         for scheduler in self._schedulers:
             scheduler.step()
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = [_value(group["lr"]) for group in self.optimizer.param_groups]
 
 
 class ReduceLROnPlateau(LRScheduler):
@@ -169,8 +169,8 @@ class ReduceLROnPlateau(LRScheduler):
         for i, group in enumerate(self.optimizer.param_groups):
             lowest = self.min_lrs[i] if i < len(self.min_lrs) else self.default_min_lr or 0
             new = max(float(group["lr"]) * self.factor, lowest)
-            if group["lr"] - new > self.eps:
-                group["lr"] = new
+            if float(group["lr"]) - new > self.eps:
+                set_rate(group, new)
 
     def _is_better(self, value: float, best: float) -> bool:
         sign = 1 if self.mode == "min" else -1

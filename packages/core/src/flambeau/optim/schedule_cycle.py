@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .optimizer import Optimizer
-from .schedule import LRScheduler
+from .schedule import LRScheduler, set_rate
 
 
 def _per_group(optimizer: Optimizer, name: str, value: Any) -> list[float]:
@@ -164,7 +164,8 @@ class CyclicLR(LRScheduler):
         lows = _per_group(optimizer, "base_lr", base_lr)
         if last_epoch == -1:
             for group, low, momentum in zip(optimizer.param_groups, lows, self.max_momentums, strict=True):
-                group["lr"] = group["initial_lr"] = low
+                group["initial_lr"] = low
+                set_rate(group, low)
                 if cycle_momentum:
                     _set_momentum(group, momentum, self.use_beta1)
         super().__init__(optimizer, last_epoch)

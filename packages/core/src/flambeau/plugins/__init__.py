@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import FlambeauError, MissingExtraError
+from . import hub as _hub
 from . import models as _models
 from .errors import AmbiguousNameError, NotRegisteredError, PluginError, PluginWarning, SpecError
 from .hookspecs import hookimpl
@@ -258,19 +259,11 @@ def model_for_architecture(config: Mapping[str, Any]) -> ModelSpec:
     """The model that loads a Hugging Face folder with this ``config.json``.
 
     Raises:
-        NotRegisteredError: no registered model has its ``architectures`` or ``model_type``.
+        NotRegisteredError: no registered model has its ``architectures`` or ``model_type``; the mend is the line that
+            installs the package of a well-known one, or lists what is there.
+        AmbiguousNameError: several models have.
     """
-    wanted, model_type = list(config.get("architectures") or ()), config.get("model_type")
-    for matches in (
-        [spec for spec in list_models() if set(wanted) & set(spec.architectures)],
-        [spec for spec in list_models() if model_type is not None and spec.model_type == model_type],
-    ):
-        if matches:
-            return matches[0]
-    raise NotRegisteredError(
-        f"no registered model loads architecture {', '.join(wanted) or model_type or '(not named)'}",
-        "`flambeau models list` shows those that are there",
-    )
+    return _hub.find(manager(), config)
 
 
 def resolve_weights(uri: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -73,7 +73,7 @@ def save(
         file.mkdir(parents=True, exist_ok=True)
         file = file / CHECKPOINT_NAME
     distribution = manager.owner("models", name).distribution or ""
-    write = resolve("flambeau.io:save_model")
+    write = resolve("flambeau.io:save_model_state")
     write(module.state_dict(), file, model=spec.id, config=config, plugin=distribution, notes=notes)
     return file
 

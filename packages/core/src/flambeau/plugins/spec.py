@@ -117,6 +117,9 @@ class ModelSpec(_Spec):
         aliases: short names that also find the model (the part after the slash always does).
         architectures: names in the ``architectures`` list of a Hugging Face ``config.json`` that this model loads.
         model_type: ``model_type`` of a Hugging Face ``config.json`` that this model loads.
+        from_config: import path of a function that gives the options for the contents of such a ``config.json`` (a
+            `FromConfig`); without it the keys that the options have in common with it are taken.
+        map_state: import path of a function that renames the tensors of such a folder (a `MapState`).
         weights: addresses of trained weights, the default one first (see ``flambeau.plugins.resolve_weights``).
         tags: free words for filtering.
 
@@ -135,17 +138,21 @@ class ModelSpec(_Spec):
     aliases: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     model_type: str | None = None
+    from_config: str | None = None
+    map_state: str | None = None
     weights: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
     _family = "models"
-    _paths = ("factory", "config")
+    _paths = ("factory", "config", "from_config", "map_state")
     _paths_needed = ("factory",)
     _lists = ("aliases", "architectures", "weights", "tags")
     _references = ("task", "trainer")
 
     def __post_init__(self) -> None:
         _Spec.__post_init__(self)
+        if self.model_type is not None and not (isinstance(self.model_type, str) and self.model_type):
+            raise self._bad(f"model_type must be a text or None, not {self.model_type!r}")
         count = self.parameters
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
             raise self._bad(f"parameters must be a whole number or None, not {count!r}")
@@ -310,6 +317,22 @@ def resolve(path: str) -> Any:
     for name in attribute.split("."):
         found = getattr(found, name)
     return found
+
+
+class FromConfig(Protocol):
+    """What `ModelSpec.from_config` names: the model's options for the contents of a ``config.json``."""
+
+    def __call__(self, config: dict[str, Any]) -> Mapping[str, Any]: ...
+
+
+class MapState(Protocol):
+    """What `ModelSpec.map_state` names: the model's state dict from the tensors of a folder and its ``config.json``.
+
+    Tensors that the model has no use for are left out of the result; those that it lacks, or has too many of, are then
+    reported by name.
+    """
+
+    def __call__(self, state: dict[str, Any], config: dict[str, Any]) -> Mapping[str, Any]: ...
 
 
 class TrainerFactory(Protocol):

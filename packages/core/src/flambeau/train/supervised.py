@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ..data import DataLoader
 from ..errors import FlambeauError, UsageError
 from ..io.atomic import atomic_write
-from ..io.weights import save_model
+from ..io.weights import save_model_state
 from .callbacks import Callback, EarlyStopping, Mode
 from .checkpoint import CheckpointFolder, seed_everything
 from .config import to_plain
@@ -295,7 +295,7 @@ def run(
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
     card = {**dict(notes or {}), "metrics": {name: value for name, value in found.items() if math.isfinite(value)}}
-    save_model(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
+    save_model_state(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flambeau.errors import FlambeauError
-from flambeau.io import load_model_state, save_model
+from flambeau.io import load_model_state, save_model_state
 
 from ..transforms import Arrays, as_rgb
 
@@ -25,4 +25,4 @@ def store_half(path: Path) -> None:
     if card is None:
         raise FlambeauError(f"{path}: the file does not say which model it holds", "give one that a trainer wrote")
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    save_model(state, path, model=card.model, config=card.config, plugin=card.plugin, notes=card.notes)
+    save_model_state(state, path, model=card.model, config=card.config, plugin=card.plugin, notes=card.notes)

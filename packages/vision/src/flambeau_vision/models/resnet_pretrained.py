@@ -1,0 +1,66 @@
+"""ResNets in folders of Hugging Face Transformers and of timm: their options and their tensors' names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from flambeau import FlambeauError
+
+_PARTS = {"convolution": "conv", "normalization": "bn"}
+_SHORTCUT = {"convolution": "0", "normalization": "1"}
+_LAYER = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.(convolution|normalization)\.(\w+)")
+_SHORT = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut\.(convolution|normalization)\.(\w+)")
+_STEM = re.compile(r"embedder\.embedder\.(convolution|normalization)\.(\w+)")
+
+
+def options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of `ResNetConfig` for a ``config.json``.
+
+    Raises:
+        FlambeauError: a ResNet that is not made of basic blocks.
+
+    >>> options({"layer_type": "basic", "depths": [1], "hidden_sizes": [8], "embedding_size": 8, "num_labels": 3})
+    {'num_classes': 3, 'classes': (), 'layers': (1,), 'widths': (8,)}
+    """
+    if "architecture" in config:  # timm's
+        found: dict[str, Any] = {"num_classes": config.get("num_classes", 1000)}
+        trained = config.get("pretrained_cfg", {})
+        found |= {key: tuple(trained[key]) for key in ("mean", "std") if key in trained}
+        if "input_size" in trained:
+            found["size"] = trained["input_size"][-1]
+        return found
+    widths = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
+    basic = config.get("layer_type", "bottleneck") == "basic" and not config.get("downsample_in_first_stage", False)
+    if not basic or config.get("embedding_size", 64) != widths[0]:
+        raise FlambeauError(
+            f"this ResNet has {config.get('layer_type', 'bottleneck')!r} layers or a stem of another width",
+            "models of basic blocks, such as ResNet-18 and ResNet-34, can be loaded",
+        )
+    labels = config.get("id2label") or {}
+    classes = tuple(labels[key] for key in sorted(labels, key=int))
+    return {
+        "num_classes": len(classes) or config.get("num_labels", 2),
+        "classes": classes,
+        "layers": tuple(config.get("depths", (3, 4, 6, 3))),
+        "widths": widths,
+    }
+
+
+def rename(state: dict[str, Any], config: dict[str, Any]) -> Mapping[str, Any]:
+    """The tensors under torchvision's names, which timm uses too."""
+    return {_renamed(key): value for key, value in state.items()}
+
+
+def _renamed(key: str) -> str:
+    inner = key.removeprefix("resnet.")
+    if found := _LAYER.fullmatch(inner):
+        stage, block, number, part, leaf = found.groups()
+        return f"layer{int(stage) + 1}.{block}.{_PARTS[part]}{int(number) + 1}.{leaf}"
+    if found := _SHORT.fullmatch(inner):
+        stage, block, part, leaf = found.groups()
+        return f"layer{int(stage) + 1}.{block}.downsample.{_SHORTCUT[part]}.{leaf}"
+    if found := _STEM.fullmatch(inner):
+        return f"{_PARTS[found[1]]}1.{found[2]}"
+    return key.replace("classifier.1.", "fc.") if key.startswith("classifier.1.") else key
