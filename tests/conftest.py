@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A developer's own switches must not change what is tested.
-for _name in [n for n in os.environ if n.startswith("FLAMBEAU_") and n != "FLAMBEAU_DATA"]:
+# A developer's own switches must not change what is tested, but for where the data and the arrays are.
+KEPT = ("FLAMBEAU_DATA", "FLAMBEAU_DEVICE")
+for _name in [n for n in os.environ if n.startswith("FLAMBEAU_") and n not in KEPT]:
     del os.environ[_name]
 
 # The same examples every time: a failure is never a matter of luck. `HYPOTHESIS_PROFILE=explore` looks for new ones.
@@ -17,6 +18,12 @@ settings.register_profile("fixed", derandomize=True, deadline=None, max_examples
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+# What the tests against PyTorch's own databases count, by how their names begin.
+DATABASES = {
+    "tests/peers/test_ops_peer.py::test_operator": "entries of PyTorch's operator database (op_db) agree",
+    "tests/peers/test_module_db.py::test_module[": "entries of PyTorch's module database (module_db) agree",
+    "tests/peers/test_optim_db.py::test_inputs[": "sample inputs of PyTorch's optimizer database (optim_db) agree",
+}
 PEERS = Path(__file__).parent / "peers"
 
 
@@ -72,3 +79,11 @@ def pytest_terminal_summary(terminalreporter):
     cases = sum(1 for r in reports if r.when == "call" and "opcase" in r.keywords)
     if cases:
         terminalreporter.write_line(f"{cases} cases generated from the declarations of the ops")
+    for start, what in DATABASES.items():
+        passed = sum(r.when == "call" and r.nodeid.startswith(start) for r in terminalreporter.stats.get("passed", []))
+        if passed:
+            terminalreporter.write_line(f"{passed} {what}")
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "relative_difference":
+                terminalreporter.write_line(f"{report.nodeid.rsplit('::')[-1]}: losses differ by {value} at most")

@@ -151,7 +151,8 @@ def main() -> int:
         return 3
     missing = missing_names(cupy)
     print(
-        f"{len(names_of_xp())} names of the array namespace are used by the ops; CuPy {cupy.__version__} lacks {missing or 'none'}"
+        f"{len(names_of_xp())} names of the array namespace are used by the ops; "
+        f"CuPy {cupy.__version__} lacks {missing or 'none'}"
     )
     import flambeau
     from flambeau import backends

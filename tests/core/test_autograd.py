@@ -250,7 +250,9 @@ def test_a_training_step_leaves_no_cycles():
 def test_errors_name_op_and_shapes():
     with pytest.raises(RuntimeError, match=r"matmul.*3x4 and 5x2"):
         fb.ones(3, 4) @ fb.ones(5, 2)
-    with pytest.raises(RuntimeError, match=r"add: the size of input \(3\) must match the size of other \(4\) at dimension -1"):
+    with pytest.raises(
+        RuntimeError, match=r"add: the size of input \(3\) must match the size of other \(4\) at dimension -1"
+    ):
         fb.ones(3) + fb.ones(4)
     with pytest.raises(RuntimeError, match=r"matmul: .*same dtype, but got float32 and float64; cast one"):
         fb.ones(2, 2) @ fb.ones(2, 2, dtype=fb.float64)

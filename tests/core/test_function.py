@@ -166,7 +166,7 @@ def test_errors():
     inner = x * 1
     y = Cube.apply(inner)
     inner.add_(1)
-    with pytest.raises(RuntimeError, match="Cube .*modified by an in-place"):
+    with pytest.raises(RuntimeError, match=r"Cube .*modified by an in-place"):
         y.sum().backward()
 
 

@@ -145,7 +145,8 @@ def bombs() -> dict[str, bytes]:
         "PROTO 200": b"\x80\xc8N.",
         "bytearray by size": b"\x80\x02c__builtin__\nbytearray\n(J" + struct.pack("<i", big) + b"tR.",
         "bytes by size": b"\x80\x02c__builtin__\nbytes\n(J" + struct.pack("<i", big) + b"tR.",
-        "range as a list": b"\x80\x02c__builtin__\nset\n(c__builtin__\nxrange\n(K\x00J" + struct.pack("<i", big) + b"K\x01tRtR.",
+        "range as a list": b"\x80\x02c__builtin__\nset\n(c__builtin__\nxrange\n(K\x00J" + struct.pack("<i", big)
+        + b"K\x01tRtR.",
         "shared tuples as a key": nested + b"q\x02}h\x02Ns.",
         "shared tuples in a set": nested + b"q\x02c__builtin__\nset\n(](h\x02etR.",
         "lists, deep": b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",

@@ -98,7 +98,7 @@ FORBIDDEN = {
     "nn": UPPER - {"nn"},
     "optim": UPPER - {"optim", "nn"},
     "data": UPPER - {"data"},
-    "io": UPPER - {"io"},
+    "io": UPPER - {"io", "nn", "plugins"},  # files hold parameters; from_pretrained asks the plugins for models
     "plugins": UPPER - {"plugins", "testing"},
     "train": {"cli", "testing"},
 }

@@ -10,7 +10,7 @@ from torch import nn, optim
 TEXT = """The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. How vexingly quick daft
 zebras jump! Sphinx of black quartz, judge my vow. The five boxing wizards jump quickly. Jackdaws love my big sphinx of
 quartz. We promptly judged antique ivory buckles for the next prize. A mad boxer shot a quick, gloved jab to the jaw of
-his dizzy opponent. Amazingly few discotheques provide jukeboxes. My girl wove six dozen plaid jackets before she quit."""
+his dizzy opponent. Amazingly few discotheques provide jukeboxes. My girl wove six dozen plaid jackets."""
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""A variational autoencoder on digits: reparametrisation, transposed convolutions, KL term, RMSprop, weight averaging."""
+"""A variational autoencoder on digits: transposed convolutions, KL term, RMSprop, weight averaging."""
 
 import argparse
 import json

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # names that are also those of sub-modules
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "amp", "autograd", "backends", "cli", "data", "dtypes", "errors", "fft", "func", "io", "linalg", "nn", "ops", "optim",
-    "plugins", "signal", "special", "testing", "train", "utils",
+    "amp", "autograd", "backends", "cli", "data", "dtypes", "errors", "fft", "func", "io", "linalg", "nn", "ops",
+    "optim", "plugins", "signal", "special", "testing", "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {
@@ -55,9 +55,12 @@ _LAYOUTS = ("strided", "contiguous_format", "preserve_format", "channels_last", 
 _DTYPES = (
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "float8_e4m3fn",
     "float8_e5m2", "complex64", "complex128", "half", "float", "double", "short", "int", "long", "cfloat", "cdouble",
-    "float8_e4m3fnuz", "float8_e5m2fnuz", "finfo", "iinfo", "dtype", "get_default_dtype", "set_default_dtype", "promote_types",
+    "float8_e4m3fnuz", "float8_e5m2fnuz", "finfo", "iinfo", "dtype", "get_default_dtype", "set_default_dtype",
+    "promote_types",
 )  # fmt: skip
-_FROM |= dict.fromkeys(_AMP, "amp") | dict.fromkeys(_FUNCTIONAL, "nn.functional") | dict.fromkeys(_LAYOUTS, "ops.queries")
+_FROM |= (
+    dict.fromkeys(_AMP, "amp") | dict.fromkeys(_FUNCTIONAL, "nn.functional") | dict.fromkeys(_LAYOUTS, "ops.queries")
+)
 _FROM |= dict.fromkeys(_AUTOGRAD, "autograd") | dict.fromkeys(_DTYPES, "dtypes")
 
 

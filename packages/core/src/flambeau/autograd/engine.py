@@ -142,8 +142,8 @@ def _check_unmodified(node: Node) -> None:
         (node.out if isinstance(node.out, tuple) else (node.out,)) if node.out is not None else ()
     )
     for value in values:
-        for a in value if isinstance(value, list) else (value,):
-            a = getattr(a, "array", a)  # a Function saves tensors
+        for item in value if isinstance(value, list) else (value,):
+            a: Any = getattr(item, "array", item)  # a Function saves tensors
             if not hasattr(a, "dtype") or isinstance(a, numpy.generic):
                 continue
             entry = _modified.get(id(_owner(a)))
@@ -185,7 +185,7 @@ def _run_hooks(hooks: Sequence[Any], g: Any, recording: bool) -> Any:
 def _run_node_hooks(node: Node, g: Any, recording: bool) -> Any:
     """The cotangent(s) after the hooks of the node's outputs."""
     if node.out_metas is None:
-        return _run_hooks(node.hooks[0], g, recording) if 0 in node.hooks else g  # type: ignore[index]
+        return _run_hooks(node.hooks[0], g, recording) if 0 in node.hooks else g  # type: ignore[index, operator]
     for k, hooks in node.hooks.items():  # type: ignore[union-attr]
         if g[k] is not None:
             g[k] = _run_hooks(hooks, g[k], recording)

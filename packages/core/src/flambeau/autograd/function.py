@@ -19,6 +19,7 @@ class FunctionNode(Node):
 
     _function: type[Function]
     needs_input_grad: tuple[bool, ...]
+    _shapes: list[Any]  # of the outputs: (shape, dtype, array namespace), None for what is no tensor
 
     def __init__(self, function: type[Function], needs: tuple[bool, ...]):
         self._function = function

@@ -100,7 +100,7 @@ def _gradients(
         g = next(supply) if x.requires_grad else None
         if g is None and strict:
             raise RuntimeError(f"{name}: the output of the function does not depend on input {i} (strict=True)")
-        if strict and create_graph and not g.requires_grad:
+        if strict and create_graph and g is not None and not g.requires_grad:
             raise RuntimeError(f"{name}: the derivative does not depend on input {i} (strict=True with create_graph)")
         results.append(_zeros(x) if g is None else g)
     return tuple(results)

@@ -42,4 +42,4 @@ def renew_views(base: Tensor) -> None:
         again = through(base, view._view[1])
         view._edge, view.requires_grad = again._edge, again.requires_grad
     if known:
-        base._views = [r for r in known if r() is not None]
+        base.__dict__["_views"] = [r for r in known if r() is not None]

@@ -152,7 +152,7 @@ def _inputs(in_dims: Any, args: tuple, name: str) -> tuple[list, Any, list, int]
             f"vmap({name}): in_dims {in_dims} does not have the structure of the {len(args)} arguments; "
             "give an int, or a tuple with one entry for each"
         )
-    fixed = []
+    fixed: list[int | None] = []
     for v, d in zip(leaves, dims, strict=True):
         if d is None:
             fixed.append(None)

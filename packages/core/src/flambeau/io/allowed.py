@@ -85,7 +85,8 @@ def set_state(reader: Reader, target: Any, state: Any) -> None:
             raise reader.bad("a NumPy array with a strange state")
         _, shape, kind, column_major, raw = state
         array = _array(reader, raw, kind, shape, "F" if column_major else "C")
-        target.__setstate__((1, array.shape, array.dtype, bool(column_major), array.tobytes("A")))  # type: ignore[attr-defined]
+        content: Any = (1, array.shape, array.dtype, bool(column_major), array.tobytes("A"))
+        target.__setstate__(content)
     else:
         raise reader.bad(f"a state for a {type(target).__name__}")
 
@@ -111,7 +112,7 @@ def _ordered_dict(reader: Reader, items: Any = ()) -> OrderedDict:
 def _default_dict(reader: Reader, factory: Any = None, *rest: Any) -> defaultdict:
     if rest or not (factory is None or isinstance(factory, TypeName) or factory is _TABLE["collections.OrderedDict"]):
         raise TypeError("a default factory that is not a plain type")
-    kind = OrderedDict if isinstance(factory, Builder) else factory and factory.kind
+    kind: Any = OrderedDict if isinstance(factory, Builder) else factory and factory.kind
     return defaultdict(kind)
 
 
@@ -185,7 +186,7 @@ def _numpy_dtype(reader: Reader, kind: Any, align: Any = False, copy: Any = True
     return np.dtype(kind, copy=True)
 
 
-def _array(reader: Reader, raw: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
+def _array(reader: Reader, raw: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     if isinstance(raw, str):
         raw = raw.encode("latin-1") if all(ord(c) < 256 for c in raw) else raw.encode("utf-8")
     if not isinstance(raw, (bytes, bytearray)) or not isinstance(kind, np.dtype) or order not in ("C", "F"):

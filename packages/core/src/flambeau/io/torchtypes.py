@@ -294,18 +294,16 @@ def _device(reader: Reader, kind: Any, index: Any = None) -> Any:
     return device(kind, index)
 
 
-BUILDERS: dict[str, Builder] = {
-    f"torch._utils.{name}": Builder(name, call)
-    for name, call in {
-        "_rebuild_tensor": _rebuild,
-        "_rebuild_tensor_v2": _rebuild_v2,
-        "_rebuild_tensor_v3": _rebuild_v3,
-        "_rebuild_parameter": _rebuild_parameter,
-        "_rebuild_parameter_with_state": _rebuild_parameter,
-        "_rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
-        "_rebuild_device_tensor_from_cpu_tensor": _rebuild_from_numpy,
-    }.items()
+_REBUILD: dict[str, Callable[..., Any]] = {
+    "_rebuild_tensor": _rebuild,
+    "_rebuild_tensor_v2": _rebuild_v2,
+    "_rebuild_tensor_v3": _rebuild_v3,
+    "_rebuild_parameter": _rebuild_parameter,
+    "_rebuild_parameter_with_state": _rebuild_parameter,
+    "_rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
+    "_rebuild_device_tensor_from_cpu_tensor": _rebuild_from_numpy,
 }
+BUILDERS = {f"torch._utils.{name}": Builder(name, call) for name, call in _REBUILD.items()}
 BUILDERS["torch._tensor._rebuild_from_type_v2"] = Builder("_rebuild_from_type_v2", _rebuild_from_type)
 BUILDERS["torch.Size"] = Builder("torch.Size", _size)
 BUILDERS["torch.device"] = Builder("torch.device", _device)

@@ -1,7 +1,7 @@
 """PyTorch's zip format, written so that ``torch.load(weights_only=True)`` reads it bit for bit.
 
-Tensors that share memory here share a storage in the file, as ``torch.save`` has it: a small view of a big tensor brings
-the whole of its memory along. Equal objects give equal bytes.
+Tensors that share memory here share a storage in the file, as ``torch.save`` has it: a small view of a big tensor
+brings the whole of its memory along. Equal objects give equal bytes.
 """
 
 from __future__ import annotations

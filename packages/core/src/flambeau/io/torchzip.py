@@ -55,7 +55,7 @@ class Archive:
         self.entries, self._limit = self._read_table()
         self._starts = self._check_places()
 
-    def bytes(self, path: str) -> memoryview:
+    def content(self, path: str) -> memoryview:
         """The bytes of an entry, not copied.
 
         Raises:
@@ -198,13 +198,13 @@ def load_zip(data: Any, name: str) -> Any:
         what = "a zip file, but not one of PyTorch's: it has no data.pkl" if not roots else "two archives in one"
         raise CheckpointError(f"{name} is {what}", "check what the file is")
     (root,) = roots
-    order = bytes(archive.bytes(f"{root}byteorder")[:16]) if f"{root}byteorder" in archive.entries else b"little"
+    order = bytes(archive.content(f"{root}byteorder")[:16]) if f"{root}byteorder" in archive.entries else b"little"
     if order not in (b"little", b"big"):
         raise damaged(name, f"its byte order is {str(order)[1:]}")
     swapped = order.decode() != sys.byteorder
     storages = Storages(name, lambda key, size: _record(archive, f"{root}data/{key}", size), swapped)
     script = f"{root}constants.pkl" in archive.entries
-    pickle = archive.bytes(f"{root}data.pkl")
+    pickle = archive.content(f"{root}data.pkl")
     if len(pickle) > _MAX_PICKLE:
         raise refused(name, f"its description alone takes {len(pickle):,} bytes", "save tensors, not Python objects")
     find = finder(name, torchscript.find if script else None)
@@ -221,7 +221,7 @@ def _is_pickle(path: str) -> bool:
 
 
 def _record(archive: Archive, path: str, claimed: int) -> np.ndarray:
-    raw = np.frombuffer(archive.bytes(path), np.uint8)
+    raw = np.frombuffer(archive.content(path), np.uint8)
     # A storage that is not a whole number of elements has a few bytes more than its elements take.
     if not claimed <= raw.size < claimed + _ALIGN:
         raise damaged(archive.name, f"entry {path[:80]!r} has {raw.size:,} bytes and should have {claimed:,}")

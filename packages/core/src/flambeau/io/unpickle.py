@@ -291,8 +291,8 @@ def _called(reader: Reader, builder: Builder, arguments: tuple[Any, ...]) -> Any
 def _op_name(code: int) -> str:
     import pickletools
 
-    known = pickletools.code2op.get(chr(code))
-    return known.name if known else f"{code:#04x}"
+    names = {ord(operation.code): operation.name for operation in pickletools.opcodes}
+    return names.get(code, f"{code:#04x}")
 
 
 def _proto(reader: Reader) -> None:

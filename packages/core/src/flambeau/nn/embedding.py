@@ -174,7 +174,7 @@ def _row(padding_idx: int | None, rows: int) -> int | None:
     return padding_idx % rows
 
 
-def _table(rows: int, columns: int, given: Tensor | None, freeze: bool, device: Any, dtype: Any) -> Parameter:
+def _table(rows: int, columns: int, given: Tensor | None, freeze: bool, device: Any, dtype: Any) -> Any:
     if given is None:
         return new_parameter(rows, columns, device=device, dtype=dtype).requires_grad_(not freeze)
     if tuple(given.shape) != (rows, columns):

@@ -1,4 +1,4 @@
-"""The gamma function's family in float64, written against `xp`: Stirling and Euler-Maclaurin series, continued fractions."""
+"""The gamma function's family in float64, written against `xp`: Stirling and Euler-Maclaurin series, fractions."""
 
 from __future__ import annotations
 

@@ -263,7 +263,12 @@ def heaviside(xp, input, values):
     return xp.where(xp.isnan(input), input, out) if input.dtype.kind in "fV" else out
 
 
-@op(samples=lambda t: [(t(3, 4), t(4))], promote="arith", ref=np.nextafter)
+@op(
+    vjp=dict(input=lambda g, input, other: where(input == other, 0.0, g), other=lambda g: g * 0),
+    samples=lambda t: [(t(3, 4), t(4))],
+    promote="arith",
+    ref=np.nextafter,
+)
 def nextafter(xp, input, other):
     """The next representable number after input in the direction of other."""
     return xp.nextafter(input, other)

@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms: three ops (complex, real to complex, complex to real), and PyTorch's functions from them."""
+"""Discrete Fourier transforms: three ops (complex, real to complex, complex to real), and PyTorch's functions."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from .. import backends
 from ..tensor import Tensor
 from ._op import method, op
-from .logic import conj, view_as_real
+from .logic import view_as_real
 from .shape import narrow, pad_constant, reshape, squeeze, transpose, unsqueeze
 from .shape_pad import pad as _pad
 
@@ -161,7 +161,7 @@ def istft(
     start = n_fft // 2 if center else 0
     end = total - start if length is None else min(start + length, total)
     signal = _overlap_add(frames * window, total, hop)
-    power = reshape(window * conj(window), (1, n_fft)).expand((x.shape[1], n_fft))
+    power = reshape(window * window, (1, n_fft)).expand((x.shape[1], n_fft))
     envelope = narrow(_overlap_add(power, total, hop), 0, start, end - start)
     if float(abs(envelope).array.min()) < 1e-11:
         raise RuntimeError("the windows leave a gap: their overlapped squares vanish somewhere in the output")

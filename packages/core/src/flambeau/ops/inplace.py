@@ -56,8 +56,10 @@ def overwrite(xp, input, src):
 def _check_writable(self: Tensor) -> None:
     base, _, recorded = self._view or (self, (), True)
     if base.requires_grad and base._edge is None:
-        kind = "a leaf tensor that requires a gradient" if base is self else "a view of a leaf tensor that requires a gradient"  # fmt: skip
-        raise RuntimeError(f"{kind} is being used in an in-place operation; wrap it in no_grad()")
+        kind = "a leaf tensor" if base is self else "a view of a leaf tensor"
+        raise RuntimeError(
+            f"{kind} that requires a gradient is being used in an in-place operation; wrap it in no_grad()"
+        )
     if not recorded:
         raise RuntimeError(
             "a view that was made under no_grad() is being changed in place while gradients are recorded; "
@@ -282,13 +284,14 @@ def bernoulli(g: Any, t: Tensor, p: Any = 0.5) -> Any:
 
 
 INPLACE = (
-    "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan arctan2 "
-    "arctanh asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or "
-    "bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip conj_physical copysign cos cosh cumprod cumsum "
-    "deg2rad digamma div divide eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide fmod frac gcd ge "
-    "greater greater_equal gt heaviside hypot i0 igamma igammac index_add index_copy index_fill index_reduce lcm ldexp "
-    "le lerp less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt "
-    "masked_fill masked_scatter mul multiply mvlgamma nan_to_num ne neg negative nextafter not_equal polygamma pow "
-    "put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc "
-    "sinh sqrt square sub subtract tan tanh tril triu true_divide trunc xlogy"
+    "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan "
+    "arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or "
+    "bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip conj_physical copysign cos cosh cumprod "
+    "cumsum deg2rad digamma div divide eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide fmod "
+    "frac gcd ge greater greater_equal gt heaviside hypot i0 igamma igammac index_add index_copy index_fill "
+    "index_reduce lcm ldexp le lerp less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or "
+    "logical_xor logit lt masked_fill masked_scatter mul multiply mvlgamma nan_to_num ne neg negative nextafter "
+    "not_equal polygamma pow put rad2deg reciprocal relu remainder renorm round rsqrt scatter scatter_add "
+    "scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh tril triu true_divide trunc "
+    "xlogy"
 )

@@ -45,12 +45,13 @@ def _attach_inplace() -> None:
         inplace.resize_as_, inplace.set_,
     ):  # fmt: skip
         setattr(Tensor, function.__name__, function)
-    for name, draw, doc in (
+    draws: list[tuple[str, Any, str]] = [
         ("normal_", inplace.normal, "Normal numbers in place."),
         ("uniform_", inplace.uniform, "Uniform numbers in place."),
         ("bernoulli_", inplace.bernoulli, "0s and 1s in place."),
         *[(name, draw, "Random numbers in place.") for name, draw in _random.FILLERS.items()],
-    ):
+    ]
+    for name, draw, doc in draws:
         setattr(Tensor, name, inplace.make_filler(draw, name, doc))
     for name in _INPLACE_FUNCTIONS.split():
         alias(getattr(Tensor, name + "_"), name + "_", method=False)
@@ -188,7 +189,7 @@ def attach() -> None:
     Tensor.byte, Tensor.char = _typed("uint8"), _typed("int8")  # type: ignore[attr-defined]
     Tensor.cpu = lambda self: to(self, device="cpu")  # type: ignore[attr-defined]
     Tensor.cuda = lambda self, device=None: to(self, device="cuda" if device is None else device)  # type: ignore[attr-defined]
-    queries.attach()
+    queries._attach()
     Tensor.type_as = lambda self, other: to(self, dtype=other.dtype)  # type: ignore[attr-defined]
     for name in ("zeros", "ones", "empty", "full", "tensor"):
         setattr(Tensor, f"new_{name}", _new(getattr(create, name)))

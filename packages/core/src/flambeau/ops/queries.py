@@ -107,7 +107,7 @@ def map_(input: Tensor, tensor: Tensor, function: Any) -> Tensor:
     return apply_(input, lambda value: function(value, next(pairs)))
 
 
-def attach() -> None:
+def _attach() -> None:
     """Hangs the properties on Tensor."""
     from .. import _public  # not at the top: that module is for users of the package
 

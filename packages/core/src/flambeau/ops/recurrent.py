@@ -100,7 +100,7 @@ def _working(xp: Any, *values: Any) -> tuple:
         (t(5, 8), t(3, 2), t(3, 2), t(8, 2), None, (3, 1, 1), True),
         (t(5, 8), t(3, 1), t(3, 2), t(8, 1), t(1, 2), (3, 1, 1), False),
     ],
-    promote="same",
+    promote="arith",
     method=False,
 )
 def lstm_sequence(xp, input, hx, cx, w_hh, w_hr, batch_sizes, reverse):
@@ -255,7 +255,7 @@ def _lstm_walk(g, gates, cells, before, hx, cx, w_hh, w_hr, batch_sizes, reverse
         (t(6, 6), t(2, 2), t(6, 2), t(6), (2, 2, 2), False),
         (t(5, 6), t(3, 2), t(6, 2), None, (3, 1, 1), True),
     ],
-    promote="same",
+    promote="arith",
     method=False,
 )
 def gru_sequence(xp, input, hx, w_hh, b_hh, batch_sizes, reverse):
@@ -386,7 +386,7 @@ def _gru_walk(g, gates, hidden, before, hx, w_hh, batch_sizes, reverse):
         (t(6, 3), t(2, 3), t(3, 3), "tanh", (2, 2, 2), False),
         (t(5, 2, low=0.5), t(3, 2, low=0.1), t(2, 2, low=0.1), "relu", (3, 1, 1), True),
     ],
-    promote="same",
+    promote="arith",
     method=False,
 )
 def rnn_sequence(xp, input, hx, w_hh, nonlinearity, batch_sizes, reverse):
