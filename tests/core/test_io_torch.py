@@ -139,7 +139,7 @@ def deep(levels):
 @pytest.mark.parametrize(
     "bad",
     [{"a": [print]}, object(), {"a": np.zeros(2)}, np.float32(1), {frozenset(): 1}, deep(300), nn.Linear(1, 1)],
-    ids=str,
+    ids=["function", "object", "array", "number", "key", "deep", "module"],
 )
 def test_what_cannot_be_saved_leaves_nothing_behind(bad, tmp_path):
     with pytest.raises(FlambeauError, match="cannot save") as caught:
