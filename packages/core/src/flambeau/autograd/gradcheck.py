@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import backends
 from ..tensor import Tensor
 from .engine import grad
 
@@ -104,10 +105,11 @@ def _check(
     analytic = grad(outs, checked, weights, retain_graph=True, allow_unused=True)
     again = grad(outs, checked, weights, allow_unused=True)
     for k, (a, b) in enumerate(zip(analytic, again, strict=True)):
-        if a is not None and np.abs(a.array - b.array).max(initial=0) > nondet_tol:
+        moved = float(abs(a.array - b.array).max()) if a is not None and a.array.size else 0.0
+        if moved > nondet_tol:
             raise GradcheckError(
-                f"backward is not deterministic: the gradient of input {k} differs by "
-                f"{np.abs(a.array - b.array).max():.3g} between two runs (nondet_tol={nondet_tol})"
+                f"backward is not deterministic: the gradient of input {k} differs by {moved:.3g} between two runs "
+                f"(nondet_tol={nondet_tol})"
             )
 
     def value() -> float:
@@ -133,7 +135,9 @@ def _random(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
     values = rng.uniform(0.5, 1.5, like.shape)
     if like.dtype.kind == "c":
         values = values + 1j * rng.uniform(0.5, 1.5, like.shape)
-    return np.asarray(values, like.dtype)
+    host = np.asarray(values, like.dtype)
+    backend = backends.of(like)
+    return host if backend is backends.cpu else backend.from_host(host, backend.device_of(like))
 
 
 def _single_moves(a: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
@@ -147,7 +151,7 @@ def _single_moves(a: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
 
 def _random_move(a: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[Any, np.ndarray]]:
     for _ in range(2):
-        direction = np.asarray(_random(rng, a) - (1 + 1j if a.dtype.kind == "c" else 1), a.dtype)
+        direction = _random(rng, a) - (1 + 1j if a.dtype.kind == "c" else 1)
         yield "a random direction", direction
 
 
@@ -198,7 +202,9 @@ def _check_batched(func: Callable, inputs: list, atol: float, rtol: float) -> No
 
     outs, pull = vjp(of_checked, *[inputs[i].detach() for i in places])
     rng = np.random.default_rng(2)
-    cotangents = tuple(Tensor._wrap(np.stack([_random(rng, o.array) for _ in range(2)])) for o in outs)
+    cotangents = tuple(
+        Tensor._wrap(backends.of(o.array).xp.stack([_random(rng, o.array) for _ in range(2)])) for o in outs
+    )
     batched = vmap(lambda *c: pull(c))(*cotangents)
     for k in range(2):
         single = pull(tuple(c[k] for c in cotangents))

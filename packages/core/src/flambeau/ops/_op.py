@@ -162,7 +162,10 @@ class Op:
                 return out
         if self.composite:
             return self.forward(*raw)
-        return self.forward(backends.namespace(raw[0] if self.has_list else raw), *raw)
+        xp = backends.namespace(raw[0] if self.has_list else raw)
+        if xp is not numpy:  # a number on the CPU beside arrays on the GPU
+            raw = [xp.asarray(v) if isinstance(v, numpy.ndarray) and v.ndim == 0 else v for v in raw]
+        return self.forward(xp, *raw)
 
 
 def _promote(op: Op, raw: list[Any]) -> None:

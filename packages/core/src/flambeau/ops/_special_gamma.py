@@ -81,7 +81,7 @@ def zeta(xp: Any, s: Any, q: Any) -> Any:
     whole = xp.floor(q) == q
     bad = (s < 1) | ((q < 0) & ~whole & (xp.floor(s) != s))
     pole = (s == 1) | ((s > 1) & (q <= 0) & whole)
-    s = xp.where(bad | pole, 2.0, s)
+    given, s = s, xp.where(bad | pole | xp.isnan(s), 2.0, s)
     y = xp.where(bad | pole | ~xp.isfinite(q), 1.0, q)
     total = xp.zeros_like(y)
     enough = 12 + s / 2
@@ -103,7 +103,7 @@ def zeta(xp: Any, s: Any, q: Any) -> Any:
     total = total + xp.where(y >= enough, tail, 0.0)
     total = xp.where(q == np.inf, 0.0, total)
     out = xp.where(pole, np.inf, xp.where(bad, np.nan, total))
-    return xp.where(xp.isnan(q), q, out)
+    return xp.where(xp.isnan(q) | xp.isnan(given), np.nan, out)
 
 
 def polygamma(xp: Any, n: int, x: Any) -> Any:

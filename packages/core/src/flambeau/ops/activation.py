@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import get_default_dtype
 from ._half import in_float32, widened
 from ._op import composite, method, normalize_dim, op
 from .elementwise import clamp, erf, exp, log, maximum, minimum, tanh, where
-from .logic import conj
+from .logic import cast, conj
 from .reduce import sum
 
 _FLAT = math.sqrt(2 / math.pi)
@@ -282,6 +283,8 @@ def softmin(input: Any, dim: int) -> Any:
 @method()
 def logit(input: Any, eps: float | None = None) -> Any:
     """log(input / (1 - input)); the input is limited to [eps, 1 - eps] when eps is given."""
+    if getattr(input, "array", input).dtype.kind in "biu":  # 1 - input wraps around for unsigned integers
+        input = cast(input, get_default_dtype().numpy)
     if eps is not None:
         input = clamp(input, eps, 1 - eps)
     return log(input / (1 - input))

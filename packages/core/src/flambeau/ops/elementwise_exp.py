@@ -236,7 +236,7 @@ def frexp(xp, input):
 
 def _times_log(xp: Any, log: Any, input: Any, other: Any, harmless: int) -> Any:
     dtype = (input if hasattr(input, "dtype") else other).dtype
-    other = xp.asarray(other, dtype)
+    input, other = xp.asarray(input, dtype), xp.asarray(other, dtype)
     out = input * log(xp.where(input == 0, other.dtype.type(harmless), other))
     return xp.where(xp.isnan(other), other, out)
 

@@ -121,6 +121,7 @@ def _add_rows(xp: Any, out: Any, index: Any, rows: Any) -> None:
     """out[index] += rows, with repeats, sorted by target and summed in runs: much faster than one by one."""
     if index.size == 0:
         return
+    index = xp.asarray(index)  # may be a host array, which CuPy takes in brackets but not in where
     index = xp.where(index < 0, index + out.shape[0], index)
     order = xp.argsort(index, kind="stable")
     index, rows = index[order], rows[order]

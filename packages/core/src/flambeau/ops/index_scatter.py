@@ -112,9 +112,22 @@ def scatter_fold(xp, input, dim, index, src, reduce):
     """A copy where what is there and the values of `src` at `index` are multiplied, or the largest or smallest kept."""
     out, target, places, src = _targets(xp, input, dim, index, src, "scatter_reduce")
     if places is not None:
-        fold = {"prod": xp.multiply, "amax": xp.maximum, "amin": xp.minimum}[reduce]
-        fold.at(target, places, src)
+        _at(xp, {"prod": "multiply", "amax": "maximum", "amin": "minimum"}[reduce], target, places, src)
     return out
+
+
+def _at(xp: Any, ufunc: str, target: Any, places: Any, src: Any) -> None:
+    """`ufunc.at`, on the host for the ufuncs and dtypes that CuPy has no atomic operation for."""
+    try:
+        getattr(xp, ufunc).at(target, places, src)
+    except (NotImplementedError, TypeError):
+        if xp is np:
+            raise
+        host = xp.asnumpy(target)
+        getattr(np, ufunc).at(
+            host, tuple([xp.asnumpy(p) if hasattr(p, "dtype") else p for p in places]), xp.asnumpy(src)
+        )
+        target[...] = xp.asarray(host)
 
 
 def _fold_vjp(g: Any, out: Any, input: Any, dim: int, index: Any, src: Any, reduce: str) -> tuple:
