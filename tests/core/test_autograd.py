@@ -258,3 +258,26 @@ def test_errors_name_op_and_shapes():
         fb.ones(2, 2) @ fb.ones(2, 2, dtype=fb.float64)
     with pytest.raises(TypeError, match="unexpected keyword"):
         fb.sum(fb.ones(3), axes=0)
+
+
+def test_batched_cotangents():
+    x = fb.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    (rows,) = fb.autograd.grad(x * x, x, fb.eye(3), is_grads_batched=True)
+    assert rows.tolist() == [[2, 0, 0], [0, 4, 0], [0, 0, 6]]
+
+
+def test_grad_visits_only_what_leads_to_the_inputs():
+    x = fb.tensor([1.0], requires_grad=True)
+    seen = []
+    upstream = x * 2
+    upstream.register_hook(seen.append)
+    middle = upstream.exp()
+    (g,) = fb.autograd.grad((middle * middle).sum(), middle)
+    assert not seen and g.tolist() == (2 * middle).tolist()
+
+
+def test_backward_to_given_inputs_alone():
+    x, y = fb.tensor([1.0], requires_grad=True), fb.tensor([2.0], requires_grad=True)
+    middle = x * y
+    (middle * 3).sum().backward(inputs=[y, middle])
+    assert x.grad is None and y.grad.tolist() == [3] and middle.grad.tolist() == [3]

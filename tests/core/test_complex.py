@@ -84,6 +84,10 @@ def test_backward_from_a_complex_number_needs_a_cotangent():
     z = number()
     with pytest.raises(RuntimeError, match="complex"):
         (z * z).backward()
+
+
+def test_backward_from_a_complex_number_with_a_cotangent():
+    z = number()
     (z * z).backward(fb.tensor(1.0 + 0j, dtype=fb.complex128))
     np.testing.assert_allclose(z.grad.item(), 2 * np.conj(z.item()))
 

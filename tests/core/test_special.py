@@ -37,7 +37,10 @@ def test_reflections_of_the_gamma_family():
     close(special.gammaln(x) + special.gammaln(1 - x), fb.log(math.pi / fb.sin(math.pi * x)), atol=1e-14)
     close(special.digamma(1 - x) - special.digamma(x), math.pi / fb.tan(math.pi * x), atol=1e-13)
     close(special.digamma(-x) - special.digamma(1 + x), math.pi / fb.tan(math.pi * x), atol=1e-13)
-    close(special.polygamma(1, x) + special.polygamma(1, 1 - x), math.pi**2 / fb.sin(math.pi * x) ** 2)
+    for whole in (0, -1, -3, -(2**20), -(2**30)):  # far left of 0 too
+        y = fb.floor(x * 64 + 1) / 128 + whole  # exact
+        sine = fb.sin(math.pi * (y - whole))
+        close(special.polygamma(1, y) + special.polygamma(1, 1 - y), math.pi**2 / sine**2)
 
 
 def test_known_values_of_the_gamma_family():

@@ -315,6 +315,10 @@ def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -
                     f"grad can be implicitly created only for scalar outputs, not for shape {tuple(t.shape)}; "
                     "pass a gradient of that shape, or reduce with .sum() or .mean() first"
                 )
+            if t.array.dtype.kind == "c":
+                raise RuntimeError(
+                    f"grad can be implicitly created only for real scalar outputs, not for {t.dtype}; pass a gradient"
+                )
             g = Tensor._wrap(backends.of(t.array).xp.ones(t.array.shape, t.array.dtype))
         if g.array.shape != t.array.shape:
             raise RuntimeError(f"the gradient has shape {tuple(g.shape)} but the tensor has {tuple(t.shape)}")
@@ -380,12 +384,16 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple:
     """The gradients of `outputs` with respect to `inputs`, as a tuple; `.grad` stays as it is.
 
-    Errors: RuntimeError when an input was not used and `allow_unused` is not set.
+    is_grads_batched: `grad_outputs` have one more dimension in front, over which they are taken one by one; so have
+    the results. Errors: RuntimeError when an input was not used and `allow_unused` is not set.
     """
+    if is_grads_batched:
+        return _grad_batched(outputs, inputs, grad_outputs, create_graph, allow_unused, materialize_grads)
 
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
@@ -410,3 +418,16 @@ def grad(
         else:
             results.append(g if isinstance(g, Tensor) else Tensor._wrap(as_array(g)))
     return tuple(results)
+
+
+def _grad_batched(
+    outputs: Any, inputs: Any, grad_outputs: Any, create_graph: bool, allow_unused: bool | None, materialize: bool
+) -> tuple:
+    from .. import ops  # not at the top: ops needs the engine
+
+    given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    rows = [
+        grad(outputs, inputs, row, True, create_graph, allow_unused, materialize_grads=materialize)
+        for row in zip(*[g.unbind(0) for g in given], strict=True)
+    ]
+    return tuple([None if column[0] is None else ops.stack(list(column)) for column in zip(*rows, strict=True)])

@@ -76,13 +76,27 @@ def digamma(xp: Any, x: Any) -> Any:
 
 
 def zeta(xp: Any, s: Any, q: Any) -> Any:
-    """Hurwitz's zeta function, sum of (q + k)^-s, by Euler and Maclaurin (DLMF 25.11.7)."""
+    """Hurwitz's zeta function, sum of (q + k)^-s; left of 0 only for integers s, where the powers are real."""
     s, q = xp.broadcast_arrays(s, q)
     whole = xp.floor(q) == q
-    bad = (s < 1) | ((q < 0) & ~whole & (xp.floor(s) != s))
-    pole = (s == 1) | ((s > 1) & (q <= 0) & whole)
-    given, s = s, xp.where(bad | pole | xp.isnan(s), 2.0, s)
+    unknown = xp.isnan(s) | xp.isnan(q)
+    bad = unknown | (s < 1) | ((q < 0) & ~whole & (xp.floor(s) != s))
+    pole = ~bad & ((s == 1) | ((q <= 0) & whole))
+    s = xp.where(bad | pole, 2.0, s)
     y = xp.where(bad | pole | ~xp.isfinite(q), 1.0, q)
+    total = _zeta_right(xp, s, xp.where(y < 0, y - xp.floor(y), y))
+    left = y < 0
+    if bool(left.any()):  # the negative terms are (-1)^s (u + k)^-s, u the distance to the next integer, u + k <= -q
+        sign = xp.where(xp.floor(s / 2) * 2 == s, 1.0, -1.0)
+        first, beyond = xp.where(left, xp.ceil(y) - y, 1.0), xp.where(left, 1 - y, 1.0)
+        negative = _zeta_right(xp, s, first) - _zeta_right(xp, s, beyond)
+        total = xp.where(left, total + sign * negative, total)
+    total = xp.where(q == np.inf, 0.0, total)
+    return xp.where(pole, np.inf, xp.where(bad, np.nan, total))
+
+
+def _zeta_right(xp: Any, s: Any, y: Any) -> Any:
+    """The sum for s > 1 and y > 0, by Euler and Maclaurin (DLMF 25.11.7)."""
     total = xp.zeros_like(y)
     enough = 12 + s / 2
     power = y**-s
@@ -100,10 +114,7 @@ def zeta(xp: Any, s: Any, q: Any) -> Any:
         factorial *= (2 * k - 1) * (2 * k)
         tail = tail + term * (b / factorial)
         term = term * (s + 2 * k - 1) * (s + 2 * k) / (y * y)
-    total = total + xp.where(y >= enough, tail, 0.0)
-    total = xp.where(q == np.inf, 0.0, total)
-    out = xp.where(pole, np.inf, xp.where(bad, np.nan, total))
-    return xp.where(xp.isnan(q) | xp.isnan(given), np.nan, out)
+    return total + xp.where(y >= enough, tail, 0.0)
 
 
 def polygamma(xp: Any, n: int, x: Any) -> Any:

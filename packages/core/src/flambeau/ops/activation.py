@@ -18,7 +18,7 @@ _FLAT = math.sqrt(2 / math.pi)
 
 
 def _sigmoid(xp: Any, x: Any) -> Any:
-    return 0.5 * (1 + xp.tanh(0.5 * x))  # no overflow on either side
+    return 1 / (1 + xp.exp(-x))  # exp(-x) overflows to inf where the result is 0
 
 
 @op(vjp=dict(input=lambda g, out: relu_grad(g, out)), samples=lambda t: [(t(3, 4, low=0.1),), (t(5, high=-0.1),)],
@@ -36,7 +36,7 @@ def relu_grad(g, out):
 
 @op(
     vjp=dict(input=lambda g, out: g * conj(out * (1 - out))), samples=lambda t: [(t(3, 4),)], promote="float",
-    ref=lambda x: 1 / (1 + np.exp(-x)),
+    ref=lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
 )  # fmt: skip
 @in_float32
 def sigmoid(xp, input):
@@ -55,8 +55,8 @@ def logsigmoid(xp, input):
 
 
 @op(
-    vjp=dict(input=lambda g, input: _silu_vjp(g, input)), samples=lambda t: [(t(3, 4),)],
-    ref=lambda x: x / (1 + np.exp(-x)), method=False,
+    vjp=dict(input=lambda g, input: silu_grad(g, input)), samples=lambda t: [(t(3, 4),)],
+    ref=lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)), method=False,
 )  # fmt: skip
 @in_float32
 def silu(xp, input):
@@ -64,13 +64,15 @@ def silu(xp, input):
     return input * _sigmoid(xp, input)
 
 
-def _silu_vjp(g: Any, x: Any) -> Any:
-    s = sigmoid(x)
-    return g * conj(s * (1 + x * (1 - s)))
+@composite(samples=lambda t: [(t(3, 4), t(3, 4))], method=False)
+def silu_grad(g, input):
+    """The gradient of silu for the cotangent `g`."""
+    s = sigmoid(input)
+    return g * conj(s * (1 + input * (1 - s)))
 
 
 @op(
-    vjp=dict(input=lambda g, input, approximate: _gelu_vjp(g, input, approximate)),
+    vjp=dict(input=lambda g, input, approximate: gelu_grad(g, input, approximate)),
     samples=lambda t: [(t(3, 4),), (t(3, 4), "tanh")],
     ref=lambda x, approximate="none": 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) if approximate == "none"
     else 0.5 * x * (1 + np.tanh(_FLAT * (x + 0.044715 * x**3))),
@@ -86,7 +88,10 @@ def gelu(xp, input, approximate="none"):
     return 0.5 * input * (1 + erf(input * math.sqrt(0.5)))
 
 
-def _gelu_vjp(g: Any, x: Any, approximate: str) -> Any:
+@composite(samples=lambda t: [(t(3, 4), t(3, 4)), (t(3, 4), t(3, 4), "tanh")], method=False)
+def gelu_grad(g, input, approximate="none"):
+    """The gradient of gelu for the cotangent `g`."""
+    x = input
     if approximate == "tanh":
         t = tanh((x + x * x * x * 0.044715) * _FLAT)
         return g * ((1 + t) * 0.5 + x * (1 - t * t) * ((1 + x * x * 0.134145) * (0.5 * _FLAT)))

@@ -23,7 +23,10 @@ __all__: list[str] = []  # every op is exported through the registry
     method=False,
 )
 def where(xp, condition, input, other):
-    """`input` where the condition holds, `other` elsewhere."""
+    """`input` where the condition holds, `other` elsewhere. Errors: RuntimeError for a condition that is not bool."""
+    kind = getattr(condition, "dtype", None)
+    if kind is not None and kind.kind != "b" and kind != np.uint8:
+        raise RuntimeError(f"where needs a bool condition, not {kind}; compare it first, or use .bool()")
     return xp.where(condition, input, other)
 
 

@@ -131,6 +131,12 @@ def batch_norm(
         return _scaled(input * 1, weight, bias)
     if input.ndim < 2:
         raise ValueError(f"batch_norm expects an input (N, C, …), but got shape {list(input.shape)}")
+    for name, given in (("running_mean", running_mean), ("weight", weight)):
+        if given is not None and given.shape[0] != input.shape[1]:
+            raise RuntimeError(
+                f"batch_norm: {name} has {given.shape[0]} channels but the input {list(input.shape)} has "
+                f"{input.shape[1]} (dimension 1); num_features of the layer must be {input.shape[1]}"
+            )
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var must be given when training is False")

@@ -1,0 +1,91 @@
+"""Kernels compiled by Numba against the plain forms of their ops."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="these kernels need numba")
+try:
+    from flambeau.backends.kernels import numba_eltwise, numba_setup
+except ImportError as error:
+    pytest.skip(f"no thread pool for numba: {error}", allow_module_level=True)
+from flambeau.ops._op import REGISTRY
+
+CASES = [("gelu", 1, ()), ("gelu", 1, ("tanh",)), ("gelu_grad", 2, ()), ("gelu_grad", 2, ("tanh",)),
+         ("silu", 1, ()), ("silu_grad", 2, ()), ("sigmoid", 1, ())]  # fmt: skip
+SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 20.0, -20.0, 100.0, -100.0, np.inf, -np.inf, np.nan]
+
+
+def plain(name, arrays, settings):
+    """The op in float64 (its kernel takes only float32)."""
+    with np.errstate(all="ignore"):
+        return np.asarray(REGISTRY[name].function(*[a.astype(np.float64) for a in arrays], *settings))
+
+
+def inputs(count, shape):
+    rng = np.random.default_rng(0)
+    return [(rng.standard_normal(shape) * 3).astype(np.float32) for _ in range(count)]
+
+
+@pytest.mark.parametrize("layout", [lambda a: a, lambda a: a.T, lambda a: a.transpose(1, 0, 2)], ids=["C", "F", "mixed"])
+@pytest.mark.parametrize(("name", "count", "settings"), CASES)
+def test_same_as_plain(name, count, settings, layout):
+    arrays = [layout(a) for a in inputs(count, (7, 41, 67))]
+    before = [a.copy() for a in arrays]
+    out = getattr(numba_eltwise, name)(*arrays, *settings)
+    assert out.dtype == np.float32 and out.strides == arrays[-1].strides
+    np.testing.assert_allclose(out, plain(name, arrays, settings), rtol=2e-6, atol=4e-6)
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("name", "count", "settings"), CASES)
+def test_special_values(name, count, settings):
+    x = np.resize(np.array(SPECIAL, np.float32), numba_setup.BLOCK)
+    arrays = [np.ones_like(x)] * (count - 1) + [x]
+    out = getattr(numba_eltwise, name)(*arrays, *settings)
+    np.testing.assert_allclose(out, plain(name, arrays, settings), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "count", "settings"), CASES)
+def test_declines(name, count, settings):
+    kernel = getattr(numba_eltwise, name)
+    for shape, dtype in (((0, 3), "f4"), ((5,), "f4"), ((10000,), "f8"), ((10000,), "c8"), ((10000,), ">f4")):
+        assert kernel(*[np.ones(shape, dtype)] * count, *settings) is NotImplemented
+    assert kernel(*[np.ones((200, 200), "f4")[:, ::2]] * count, *settings) is NotImplemented
+
+
+def test_threads_do_not_change_bits():
+    (x,) = inputs(1, (100_003,))
+    try:
+        numba_setup.set_num_threads(1)
+        one = numba_eltwise.gelu(x)
+    finally:
+        numba_setup.set_num_threads(0)
+    np.testing.assert_array_equal(one, numba_eltwise.gelu(x))
+
+
+FORK = """
+import os, numpy as np, flambeau as fb, sys
+assert "numba" not in sys.modules
+x = fb.tensor(np.linspace(-3, 3, 20000, dtype="f"))
+here = fb.nn.functional.silu(x).numpy()
+assert "numba" in sys.modules
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.allclose(fb.nn.functional.silu(x).numpy(), here, atol=1e-6) else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+assert (fb.nn.functional.silu(x).numpy() == here).all()
+"""
+
+
+@pytest.mark.parametrize("home", ["writable", "readonly"])
+def test_lazy_and_fork_safe(tmp_path, home):
+    cache = tmp_path if home == "writable" else "/proc/none"
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    env.pop("NUMBA_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=120, env=env)
+    assert home == "readonly" or list(tmp_path.rglob("*.nbi"))
