@@ -2,8 +2,8 @@
 
 `install()` makes it the library behind device "cuda" until the returned function is called. Names, signatures and
 ufunc loops come from `standin_cupy.json`, written from an installed CuPy by `python tests/core/standin.py`; the rules
-that no signature tells (what is converted from the host, which dtypes `add.at` takes) are in this file. What this
-proves and what it cannot: docs/decisions/0008-testing-gpu-code-without-a-gpu.md.
+that no signature tells (what is converted from the host, which dtypes `add.at` takes) are in this file and in
+`standin_array.py`. What this proves and what it cannot: docs/decisions/0008-testing-gpu-code-without-a-gpu.md.
 """
 
 from __future__ import annotations
@@ -15,171 +15,32 @@ import types
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
+import standin_array
+from standin_array import DeviceArray, Ufunc, _check_dtype, _devices, _make, _refuse, _unwrap, _wrap
 
 TABLE_FILE = Path(__file__).with_name("standin_cupy.json")
-_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_SUPPORTED = {np.dtype(c) for c in "?bhilqBHILQefdFD"} | {_BFLOAT16}
-_SCALARS = (int, float, bool, complex)
 # Functions that make device arrays of host arrays and sequences; the others want device arrays.
 _FROM_HOST = {"array", "asarray", "ascontiguousarray", "asanyarray", "asfortranarray"}
-# Arguments of other functions that CuPy converts by itself, and those that are not arrays at all.
-_HOST_ARGUMENTS = {"indices", "fill_value", "shape", "axis", "axes", "s", "reps", "repeats", "shift", "dtype"}
-    )
-
-    @property
-    def real(self) -> DeviceArray:
-        """The real part: a view of complex arrays, the array itself otherwise."""
-        return _wrap(self._a.real, [self]) if self.dtype.kind == "c" else self
-
-    @real.setter
-    def real(self, value: Any) -> None:
-        _make(self._a.real)[...] = value
-
-    @property
-    def imag(self) -> DeviceArray:
-        """The imaginary part: a view of complex arrays, zeros otherwise."""
-        return _wrap(self._a.imag, [self]) if self.dtype.kind == "c" else _make(np.zeros_like(self._a))
-
-    @imag.setter
-    def imag(self, value: Any) -> None:
-        _make(self._a.imag)[...] = value
-
-    def get(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        """A copy in host memory."""
-        return self._a.copy()
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise TypeError(
-            "Implicit conversion to a NumPy array is not allowed. "
-            "Please use `.get()` to construct a NumPy array explicitly."
-        )
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        function = getattr(xp, ufunc.__name__, None)
-        if function is None:
-            return NotImplemented
-        if "out" in kwargs:
-            (kwargs["out"],) = kwargs["out"]
-        if ufunc.__name__ in _COMPARISONS:
-            inputs = tuple([x.item() if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs])
-        return (function if method == "__call__" else getattr(function, method))(*inputs, **kwargs)
-
-    def __array_function__(self, func: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-        if not all(issubclass(k, DeviceArray | np.ndarray) for k in kinds):
-            return NotImplemented
-        module: Any = xp
-        for part in func.__module__.split(".")[1:]:
-            module = getattr(module, part, None)
-        function = getattr(module, func.__name__, None)
-        return NotImplemented if function is None else function(*args, **kwargs)
-
-    def __getitem__(self, index: Any) -> Any:
-        return _wrap(self._a[_index(self._a, index)], [self])
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        key = _index(self._a, index)
-        advanced = [i for i in key if isinstance(i, np.ndarray)]
-        if sum(i.dtype.kind == "b" for i in advanced) > 1:
-            raise ValueError("more than one boolean array in an assignment is not supported")
-        if not advanced and isinstance(value, np.ndarray) and value.ndim:
-            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        if not advanced and isinstance(value, list | tuple):
-            raise TypeError(f"Unsupported type {type(value)}")
-        host = value._a if isinstance(value, DeviceArray) else np.asarray(value)
-        self._a[key] = host.astype(self.dtype)
-
-    def __len__(self) -> int:
-        return len(self._a)
-
-    def __iter__(self) -> Any:
-        return iter([self[i] for i in range(len(self._a))])
-
-    def __repr__(self) -> str:
-        return repr(self._a)
-
-    def __bool__(self) -> bool:
-        return bool(self._a)
-
-    def __int__(self) -> int:
-        return int(self._a.item())
-
-    def __float__(self) -> float:
-        return float(self._a.item())
-
-    def __complex__(self) -> complex:
-        return complex(self._a.item())
-
-    def __index__(self) -> int:
-        return self._a.__index__()
-
-    def __deepcopy__(self, memo: Any) -> DeviceArray:
-        return _make(self._a.copy())
-
-    def item(self) -> Any:
-        """The only element as a Python number."""
-        return self._a.item()
-
-    def tolist(self) -> Any:
-        """Nested lists."""
-        return self._a.tolist()
-
-    def reshape(self, *shape: Any, order: str = "C") -> DeviceArray:
-        """A view where possible."""
-        return _wrap(self._a.reshape(*shape, order=order), [self])
-
-    def transpose(self, *axes: Any) -> DeviceArray:
-        """A view with the axes in another order."""
-        return _wrap(self._a.transpose(*axes), [self])
-
-    def view(self, dtype: Any = None, type: Any = None) -> DeviceArray:
-        """The same memory."""
-        if dtype is not None:
-            _check_dtype(dtype)
-        return _wrap(self._a.view() if dtype is None else self._a.view(dtype), [self])
-
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> Any:
-        """Another dtype."""
-        if casting is not None or subok is not None:
-            raise TypeError("casting and subok are not supported yet")
-        _check_dtype(dtype)
-        return self if not copy and self.dtype == np.dtype(dtype) else _make(self._a.astype(dtype, order=order))
-
-    def fill(self, value: Any) -> None:
-        """One value everywhere."""
-        self[...] = value
+# What gives a 0-d array in CuPy and a Python number in NumPy.
+_ARRAY_RESULTS = {"allclose", "array_equal", "array_equiv", "count_nonzero"}
 
 
-def _operator(ufunc: str, swapped: bool = False, inplace: bool = False) -> Any:
-    def apply(self: DeviceArray, other: Any) -> Any:
-        if not isinstance(other, DeviceArray) and getattr(other, "__array_ufunc__", 0) is None:
-            return NotImplemented
-        if not hasattr(other, "__array_ufunc__") and getattr(other, "__array_priority__", 0) > 100:
-            return NotImplemented
-        if isinstance(other, np.ndarray) and other.ndim == 0 and ufunc in _COMPARISONS:
-            other = other.item()
-        function = getattr(xp, ufunc)
-        if inplace:
-            return function(self, other, out=self)
-        return function(other, self) if swapped else function(self, other)
-
-    return apply
-
-
-for _symbol, _ufunc in {
-    "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide", "floordiv": "floor_divide",
-    "mod": "remainder", "pow": "power", "matmul": "matmul", "and": "bitwise_and", "or": "bitwise_or",
-    "xor": "bitwise_xor", "lshift": "left_shift", "rshift": "right_shift",
-}.items():  # fmt: skip
-    setattr(DeviceArray, f"__{_symbol}__", _operator(_ufunc))
-    setattr(DeviceArray, f"__r{_symbol}__", _operator(_ufunc, swapped=True))
-    setattr(DeviceArray, f"__i{_symbol}__", _operator(_ufunc, inplace=True))
-for _symbol, _ufunc in {"lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal", "eq": "equal",
-                        "ne": "not_equal"}.items():  # fmt: skip
-    setattr(DeviceArray, f"__{_symbol}__", _operator(_ufunc))
-for _symbol, _ufunc in {"neg": "negative", "pos": "positive", "abs": "absolute", "invert": "invert"}.items():
-    setattr(DeviceArray, f"__{_symbol}__", lambda self, _u=_ufunc: getattr(xp, _u)(self))
+def _signature(text: str) -> inspect.Signature:
+    """The signature that a line of the table describes: names, `name=` for what has a default, `*`, `*a` and `**k`."""
+    parameters = []
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    for word in text.split():
+        if word.startswith("**"):
+            parameters.append(inspect.Parameter(word[2:], inspect.Parameter.VAR_KEYWORD))
+        elif word.startswith("*"):
+            kind = inspect.Parameter.KEYWORD_ONLY
+            if word != "*":
+                parameters.append(inspect.Parameter(word[1:], inspect.Parameter.VAR_POSITIONAL))
+        else:
+            default = None if word.endswith("=") else inspect.Parameter.empty
+            parameters.append(inspect.Parameter(word.rstrip("="), kind, default=default))
+    return inspect.Signature(parameters)
 
 
 def _method(name: str, text: str) -> Any:
@@ -222,6 +83,8 @@ def _function(path: str, text: str, numpy_function: Any) -> Any:
                 if name == "lexsort" and array[1].ndim > 2:
                     raise NotImplementedError("Keys with the rank of three or more is not supported in lexsort")
         done = numpy_function(*_unwrap(args), **{k: _unwrap(v) for k, v in kwargs.items()})
+        if name in _ARRAY_RESULTS and not isinstance(done, np.ndarray):
+            return _make(done)
         return _wrap(done, [*_devices(list(args)), *_devices(kwargs)])
 
     call.__name__ = name
@@ -371,4 +234,4 @@ def write_table() -> None:
 if __name__ == "__main__":
     write_table()
 else:
-    xp = _build()
+    xp = standin_array.xp = _build()

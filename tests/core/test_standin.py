@@ -40,6 +40,8 @@ def test_forms(case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.op.vjp_of or c.op.composite][::9], ids=str)
 def test_finite_differences(case):
     """`gradcheck` works on the device too; every ninth case, as it is slow there."""
+    if case.op.name == "to_device":
+        pytest.skip("its sample moves to the CPU, so gradcheck would mix host and device arrays")
     case.check_gradient(1)
 
 
@@ -78,6 +80,59 @@ def test_the_standin_refuses_what_cupy_refuses():
         standin.xp.sum(a, where=a > 0)
     assert isinstance(standin.xp.sum(a), standin.DeviceArray)
     assert isinstance(a[0], standin.DeviceArray)
+
+
+def test_the_standin_refuses_host_arrays():
+    xp, host = standin.xp, np.ones(3)
+    a = xp.asarray(host)
+    host[0] = 5
+    assert a.tolist() == [1, 1, 1]  # a copy, as on the GPU
+    for mix in (
+        lambda: host + a, lambda: a * np.array(2.0), lambda: xp.where(a > 0, host, a), lambda: np.add(host, a),
+        lambda: xp.concatenate([a, host]), lambda: a.dot(host), lambda: a @ host, lambda: xp.add(a, a, out=host),
+        lambda: a + [1, 2, 3], lambda: a.__iadd__(host), lambda: xp.sum(host),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=r"Unsupported type|must be cupy\.ndarray"):
+            mix()
+    with pytest.raises(AttributeError, match="expects a device array"):
+        xp.sum([1.0, 2.0])
+    with pytest.raises(ValueError, match="cannot be used for fill"):
+        a[:] = host
+    a[np.array([0, 2])] = np.array([7.0, 8.0])  # which CuPy converts
+    assert a.tolist() == [7, 1, 8]
+    assert bool((a == np.array(1.0)).any())  # and 0-d arrays in comparisons
+
+
+def test_the_standin_refuses_unknown_names_keywords_and_dtypes():
+    xp = standin.xp
+    a = xp.asarray([1, 2, 3])
+    for missing in (lambda: xp.spacing, lambda: xp.linalg.multi_dot, lambda: a.byteswap, lambda: a.ctypes):
+        with pytest.raises(AttributeError):
+            missing()
+    for wrong in (
+        lambda: xp.add(a, a, where=a > 1), lambda: a.sum(initial=1), lambda: xp.zeros(3, like=a),
+        lambda: a.astype(np.float32, casting="safe"), lambda: a.__itruediv__(2), lambda: xp.bitwise_and(a, 1.5),
+    ):  # fmt: skip
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(NotImplementedError, match=r"maximum\.reduce"):
+        xp.maximum.reduce(a)
+    with pytest.raises(NotImplementedError, match=r"multiply\.at"):
+        xp.multiply.at(a, a, 2)
+    with pytest.raises(ValueError, match="Unsupported dtype"):
+        xp.asarray(np.ones(2, np.longdouble))
+    with pytest.raises(OverflowError):
+        a.astype(np.int8) + 300
+
+
+def test_the_standin_wraps_indices_and_keeps_views():
+    a = standin.xp.arange(6).reshape(2, 3)
+    assert a[:, standin.xp.asarray([3, -1])].tolist() == [[0, 2], [3, 5]]
+    view = a[1]
+    view[...] = 9
+    assert a.tolist() == [[0, 1, 2], [9, 9, 9]]
+    assert view.base is a.base and view.data.ptr == a.data.ptr + a.strides[0]
+    assert (a.astype(np.float32) + 1.0).dtype == np.float32 and (a + 1.0).dtype == np.float64
 
 
 LAYERS = {
