@@ -30,7 +30,9 @@ def inputs(count, shape):
     return [(rng.standard_normal(shape) * 3).astype(np.float32) for _ in range(count)]
 
 
-@pytest.mark.parametrize("layout", [lambda a: a, lambda a: a.T, lambda a: a.transpose(1, 0, 2)], ids=["C", "F", "mixed"])
+@pytest.mark.parametrize(
+    "layout", [lambda a: a, lambda a: a.T, lambda a: a.transpose(1, 0, 2)], ids=["C", "F", "mixed"]
+)
 @pytest.mark.parametrize(("name", "count", "settings"), CASES)
 def test_same_as_plain(name, count, settings, layout):
     arrays = [layout(a) for a in inputs(count, (7, 41, 67))]

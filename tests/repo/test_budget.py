@@ -20,7 +20,10 @@ SOURCES = sorted(s for f in FOLDERS for s in (f / "src").rglob("*.py"))
 CORE = ROOT / "packages" / "core" / "src" / "flambeau"
 
 # The distribution that an import name comes from, where the two differ.
-DISTRIBUTION = {"PIL": "pillow", "_cffi_backend": "cffi", "cupy": "cupy-cuda12x", "cupyx": "cupy-cuda12x"}
+DISTRIBUTION = {
+    "PIL": "pillow", "_cffi_backend": "cffi", "cupy": "cupy-cuda12x", "cupyx": "cupy-cuda12x",
+    "llvmlite": "numba",  # which requires it
+}  # fmt: skip
 # Compared with in tests, never used by a package.
 NEVER = {"torch", "torchvision", "tensorflow", "jax", "scipy", "sklearn", "pandas", "transformers"}
 

@@ -99,9 +99,10 @@ def set_num_threads(n: int) -> None:
     if int(n) < 1:
         raise ValueError(f"the number of threads must be at least 1, not {n}")
     os.environ["FLAMBEAU_NUM_THREADS"] = str(int(n))  # for kernels that are loaded later, and for worker processes
-    onednn = sys.modules.get(f"{__package__}.backends.kernels._onednn")
-    if onednn is not None:
-        onednn.set_num_threads(n)
+    for name in ("_onednn", "numba_setup"):
+        kernels = sys.modules.get(f"{__package__}.backends.kernels.{name}")
+        if kernels is not None:
+            kernels.set_num_threads(n)
 
 
 def _cuda_count() -> int:

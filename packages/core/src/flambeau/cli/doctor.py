@@ -95,6 +95,8 @@ def _kernels() -> Finding:
         return Finding("fast kernels", "failed", describe(error))
     if not loaded:
         return Finding("fast kernels", "missing", "pip install 'flambeau-core[fast]'")
+    if not kernels.load_numba():
+        return Finding("fast kernels", "missing", "Numba's kernels: pip install 'flambeau-core[fast]' completes them")
     names = sorted(name for name, operation in REGISTRY.items() if operation.kernel is not None)
     return Finding("fast kernels", "ok", ", ".join(names))
 

@@ -1,4 +1,4 @@
-"""Optional fast kernels for the NumPy backend: used where oneDNN and cffi are installed (``flambeau-core[fast]``).
+"""Optional fast kernels for the NumPy backend: oneDNN and Numba, where ``flambeau-core[fast]`` is installed.
 
 A kernel is a plain function on arrays with the signature of the op that it speeds up. It returns `NotImplemented` for
 what it does not take (dtypes other than float32, empty arrays, forked children ...): the op's NumPy form runs then.
@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _memory
 
-__all__ = ["load", "register"]
+__all__ = ["load", "load_numba", "register"]
 
 _MODULES = {
     "onednn_conv": ("convolution", "convolution_input_grad", "convolution_weight_grad"),
@@ -17,6 +17,8 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
+_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 
 def load() -> bool:
@@ -37,6 +39,24 @@ def load() -> bool:
     return True
 
 
+def load_numba() -> bool:
+    """Load the kernels that Numba compiles; False where it, or a thread pool that it can use safely, is missing."""
+    from ...ops._op import REGISTRY, kernel
+
+    try:
+        modules = {name: importlib.import_module(f".{name}", __name__) for name in _NUMBA}
+    except ImportError:
+        for functions in _NUMBA.values():
+            for function in functions:
+                REGISTRY[function].kernel = None
+        return False
+    _memory.keep_freed_memory()
+    for name, functions in _NUMBA.items():
+        for function in functions:
+            kernel(function)(getattr(modules[name], function))
+    return True
+
+
 def register() -> None:
     """Hang a stand-in on each op that has a fast kernel: the first call loads the library, so importing stays light."""
     from ...ops._op import REGISTRY, kernel
@@ -52,3 +72,16 @@ def register() -> None:
     for functions in _MODULES.values():
         for name in functions:
             kernel(name)(stand_in(name))
+
+    def numba_stand_in(name: str) -> Any:
+        def first_call(*args: Any) -> Any:
+            if all(getattr(arg, "size", 0) < _WORTH_NUMBA for arg in args):
+                return NotImplemented
+            compiled = REGISTRY[name].kernel if load_numba() else None
+            return NotImplemented if compiled is None else compiled(*args)
+
+        return first_call
+
+    for functions in _NUMBA.values():
+        for name in functions:
+            kernel(name)(numba_stand_in(name))

@@ -1,0 +1,113 @@
+"""Activation functions and their gradients in one pass over memory: float32, all threads."""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from .numba_math import erf, exp
+from .numba_math import sigmoid as logistic
+from .numba_setup import BLOCK, accepts, elementwise, flat
+
+__all__ = ["gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"]
+
+f = np.float32
+_HALF, _ONE = f(0.5), f(1)
+_ROOT, _FLAT2, _CUBIC, _CUBIC3 = f(math.sqrt(0.5)), f(2 * math.sqrt(2 / math.pi)), f(0.044715), f(0.134145)
+_DENSITY = f(1 / math.sqrt(2 * math.pi))
+
+
+@elementwise
+def _gelu_erf(x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i]
+            out[i] = _HALF * v * (_ONE + erf(v * _ROOT, exp(-_HALF * v * v)))
+
+
+@elementwise
+def _gelu_tanh(x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i]
+            out[i] = v * logistic(_FLAT2 * (v + _CUBIC * v * v * v))  # (1 + tanh(u)) / 2 is the sigmoid of 2 u
+
+
+@elementwise
+def _gelu_erf_grad(g, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i]
+            falling = exp(-_HALF * v * v)
+            out[i] = g[i] * (_HALF * (_ONE + erf(v * _ROOT, falling)) + v * falling * _DENSITY)
+
+
+@elementwise
+def _gelu_tanh_grad(g, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i]
+            s = logistic(_FLAT2 * (v + _CUBIC * v * v * v))
+            out[i] = g[i] * (s + v * s * (_ONE - s) * (_FLAT2 * (_ONE + _CUBIC3 * v * v)))
+
+
+@elementwise
+def _silu(x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            out[i] = x[i] * logistic(x[i])
+
+
+@elementwise
+def _silu_grad(g, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            s = logistic(x[i])
+            out[i] = g[i] * (s * (_ONE + x[i] * (_ONE - s)))
+
+
+@elementwise
+def _sigmoid(x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            out[i] = logistic(x[i])
+
+
+def _run(code, *arrays):
+    """A kernel on arrays of one shape; outputs lie in memory as the last input."""
+    last = arrays[-1]
+    if last.size < BLOCK or any(a.shape != last.shape for a in arrays) or not accepts(*arrays):
+        return NotImplemented
+    out = np.empty_like(last)
+    vectors = flat(*arrays, out)
+    if vectors is None:
+        return NotImplemented
+    code(*vectors)
+    return out
+
+
+def gelu(input: np.ndarray, approximate: str = "none") -> np.ndarray:
+    """input * P(Z <= input), exact (to 4e-7) or by tanh."""
+    code = {"none": _gelu_erf, "tanh": _gelu_tanh}.get(approximate)
+    return NotImplemented if code is None else _run(code, input)
+
+
+def gelu_grad(g: np.ndarray, input: np.ndarray, approximate: str = "none") -> np.ndarray:
+    """The gradient of `gelu` with respect to its input."""
+    code = {"none": _gelu_erf_grad, "tanh": _gelu_tanh_grad}.get(approximate)
+    return NotImplemented if code is None else _run(code, g, input)
+
+
+def silu(input: np.ndarray) -> np.ndarray:
+    """input * sigmoid(input)."""
+    return _run(_silu, input)
+
+
+def silu_grad(g: np.ndarray, input: np.ndarray) -> np.ndarray:
+    """The gradient of `silu` with respect to its input."""
+    return _run(_silu_grad, g, input)
+
+
+def sigmoid(input: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-input))."""
+    return _run(_sigmoid, input)
