@@ -1,8 +1,8 @@
 """Time the workloads, beside PyTorch where it is installed: `python benchmarks/run.py [NAME ...]`.
 
-Each library works in a process of its own on the same inputs and weights. Samples are taken in turns, ours and the
-peer's, so that a slow moment of the machine falls on both; the ratio is the median over these pairs, the spread its
-quartiles.
+Each library works in a process of its own on the same inputs and weights; both must compute the same before they are
+timed. Samples are taken in turns, ours and the peer's, so that a slow moment of the machine falls on both; the ratio
+is the median over these pairs, the spread its quartiles. See docs/benchmarks.md.
 """
 
 import argparse
@@ -10,145 +10,199 @@ import importlib.util
 import json
 import os
 import platform
-import statistics
-import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-OURS, PEER = "flambeau", "torch"
+import history
+from measure import HERE, OURS, PEER, Result, Worker, measure
+from stats import TOLERANCE, geometric_mean, worse
+
+NAMES = sorted(p.stem for p in (HERE / "workloads").glob("*.py") if not p.stem.startswith("_"))
+QUICK = ("op_overhead", "mlp_step", "conv_step")
+BUSY = 0.15  # part of the machine: with more used by other programs a ratio is shown with a warning, and not recorded
+WIDTH = max(map(len, NAMES))
 
 
-@dataclass(frozen=True)
-class Result:
-    """Times are seconds a step; `ratio` is ours / peer's (below 1: ours is faster)."""
-
-    workload: str
-    ours: float
-    peer: float | None = None
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
-    pairs: int = 0
-    difference: float | None = None  # of the two libraries' values, relative
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Worker:
-    """A process that holds one workload in one library and times it on request."""
-
-    def __init__(self, library: str, workload: str, threads: int, device: str):
-        count = str(threads)
-        limits = dict.fromkeys(
-            ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], count
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), library, workload, device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **limits},
-        )
-        self.value = self.ask("start")
-
-    def ask(self, line: str) -> float:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the worker ended with exit code {self.process.wait()} (its message is above)")
-        return float(answer)
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def calibrate(worker: Worker, seconds: float) -> int:
-    """Steps that fill a sample of `seconds`; warms up on the way."""
-    worker.ask("time 2")
-    steps = 1
-    while True:
-        took = worker.ask(f"time {steps}") * steps
-        if took >= seconds / 4:
-            return max(1, round(steps * seconds / took))
-        steps *= 4
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Times of the workloads, ours beside PyTorch's where it is installed.",
+        epilog="Workloads: " + ", ".join(NAMES),
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="workloads; default: all")
+    add("--threads", type=int, default=usable_cores(), help="threads of each library (default: all cores)")
+    add("--repeats", type=int, help="pairs of samples (default 7, with --quick 5)")
+    add("--seconds", type=float, default=0.2, help="length of a sample (default 0.2; at least one step)")
+    add("--budget", type=float, default=660.0, metavar="SECONDS", help="of the whole run (default 660)")
+    add("--quick", action="store_true", help="fewer repeats; without names: " + ", ".join(QUICK))
+    add("--json", type=Path, metavar="FILE", help="write the results there as well")
+    add("--record", action="store_true", help="add the ratios to the history")
+    add("--check", action="store_true", help=f"fail if a quick ratio is {TOLERANCE:.0%} above the last recorded one")
+    add("--history", type=Path, default=history.HISTORY, metavar="FILE", help="default: benchmarks/history.jsonl")
+    add("--profile", metavar="NAME", help="print a profile of our side of one workload, and stop")
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--alone", action="store_true", help="leave the peer out")
+    options = parser.parse_args(arguments)
+    for name in [*options.names, *([options.profile] if options.profile else [])]:
+        if name not in NAMES:
+            parser.error(f"no workload {name!r}; there are {', '.join(NAMES)}")
+    if options.threads < 1 or (options.repeats is not None and options.repeats < 1):
+        parser.error("--threads and --repeats must be at least 1")
+    options.peer = not options.alone and importlib.util.find_spec(PEER) is not None
+    if (options.check or options.record) and not options.peer:
+        parser.error("ratios need PyTorch: install it with make venv-peers, and leave --alone out")
+    quick = options.quick or options.check
+    options.repeats = options.repeats or (5 if quick else 7)
+    options.names = options.names or list(QUICK if quick else NAMES)
+    return options
 
 
-def measure(workload: str, pairs: int, seconds: float, threads: int, device: str, peer: bool) -> Result:
-    workers = []
-    try:
-        for library in [OURS, PEER] if peer else [OURS]:
-            workers.append(Worker(library, workload, threads, device))
-        counts = [calibrate(w, seconds) for w in workers]
-        samples: list[list[float]] = [[] for _ in workers]
-        for pair in range(pairs):
-            turns = list(range(len(workers)))
-            for i in turns if pair % 2 == 0 else reversed(turns):
-                time.sleep(0.02)  # the other's threads may still be spinning
-                samples[i].append(workers[i].ask(f"time {counts[i]}"))
-    finally:
-        for worker in workers:
-            worker.close()
-    ours = statistics.median(samples[0])
-    if not peer:
-        return Result(workload, ours, pairs=pairs)
-    ratios = sorted(a / b for a, b in zip(*samples))
-    low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive") if pairs > 1 else ratios * 3
-    a, b = (w.value for w in workers)
-    difference = abs(a - b) / max(abs(b), 1e-12)
-    return Result(workload, ours, statistics.median(samples[1]), ratio, low, high, pairs, difference)
-
-
-def show(seconds: float | None) -> str:
-    if seconds is None:
+def show(value: float | None, unit: str = "s") -> str:
+    if value is None:
         return "-"
-    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+    if unit != "s":
+        return f"{value:.1f} {unit}"
+    return f"{value * 1e6:.1f} µs" if value < 1e-3 else f"{value * 1e3:.2f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def row(r: Result) -> str:
-    if r.ratio is None:
-        return f"{r.workload:16} {show(r.ours):>12}"
-    line = f"{r.workload:16} {show(r.ours):>12} {show(r.peer):>12} {r.ratio:8.2f}   {r.low:.2f} .. {r.high:.2f}"
-    return line + ("" if r.difference <= 1e-3 else f"   values differ by {r.difference:.1e}")
+def rows(r: Result) -> list[str]:
+    line = f"{r.workload:{WIDTH}} {show(r.ours, r.unit):>11}"
+    if r.ratio is not None:
+        line += f" {show(r.peer, r.unit):>11} {r.ratio:7.2f}   {r.low:.2f} .. {r.high:.2f} {r.pairs:4d}"
+        if r.memory_ours is not None:
+            line += f" {r.memory_ours:8.0f} /{r.memory_peer:5.0f}"
+    if r.items:
+        line += f"   {r.items[0] / r.ours:.0f} {r.items[1]}/s"
+    if r.others is not None and r.others > BUSY:
+        line += f"   BUSY: other programs used {r.others:.0%} of the machine"
+    parts = [f"{show(c.ours)}" if c.ratio is None else f"{c.ratio:.2f}" for c in r.cases]
+    return [line, *([f"  {', '.join(f'{c.name}: {p}' for c, p in zip(r.cases, parts))}"] if parts else [])]
 
 
-def main() -> int:
-    names = sorted(p.stem for p in (HERE / "workloads").glob("*.py") if not p.stem.startswith("_"))
-    parser = argparse.ArgumentParser(description="Times of the workloads, ours beside PyTorch's where it is installed.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of " + ", ".join(names))
-    parser.add_argument("--pairs", type=int, default=7, help="samples of each library (default 7)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="length of a sample (default 0.2)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--alone", action="store_true", help="leave the peer out")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
-    options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(names))
-    if unknown:
-        parser.error(f"no workload {unknown[0]!r}; there are {', '.join(names)}")
-    peer = not options.alone and importlib.util.find_spec(PEER) is not None
-    if not options.json:
-        machine = (
-            f"{platform.machine()}, {options.threads} threads, {options.device}, Python {platform.python_version()}"
-        )
-        print(
-            machine + ("" if peer or options.alone else "; PyTorch is not installed, so ours alone (make venv-peers)")
-        )
-        head = f"{'workload':16} {'ours':>12}"
-        print(head + (f" {'PyTorch':>12} {'ratio':>8}   quartiles (ratio below 1: ours is faster)" if peer else ""))
-    failed = 0
-    for name in options.names or names:
+def heading(options: argparse.Namespace) -> list[str]:
+    machine = f"{history.processor()}, {options.threads} threads, {options.device}, Python {platform.python_version()}"
+    if not options.peer and not options.alone:
+        machine += "; PyTorch is not installed, so ours alone (make venv-peers)"
+    head = f"{'workload':{WIDTH}} {'ours':>11}"
+    if options.peer:
+        head += f" {'PyTorch':>11} {'ratio':>7}   {'quartiles':12} {'pairs':>4} {'peak MB':>15}"
+    return [machine, head]
+
+
+def run_all(options: argparse.Namespace) -> tuple[list[Result], int]:
+    """The results, printed as they come, and the number of failures.
+
+    The budget is divided among the workloads that remain: what a quick one leaves, the later ones may use.
+    """
+    end = time.monotonic() + options.budget
+    results, failed = [], 0
+    for i, name in enumerate(options.names):
+        left = end - time.monotonic()
+        if left <= 0:
+            print(f"not run, the budget is spent: {', '.join(options.names[i:])}", flush=True)
+            break
         try:
-            result = measure(name, options.pairs, options.seconds, options.threads, options.device, peer)
+            result = measure(
+                name,
+                repeats=options.repeats,
+                seconds=options.seconds,
+                threads=options.threads,
+                device=options.device,
+                peer=options.peer,
+                limit=left / (len(options.names) - i),
+            )
         except RuntimeError as error:
             failed += 1
-            print(f"{name:16} FAILED: {error}", file=sys.stderr)
+            print(f"{name:{WIDTH}} FAILED: {error}", flush=True)
             continue
-        print(json.dumps(asdict(result)) if options.json else row(result), flush=True)
+        results.append(result)
+        print("\n".join(rows(result)), flush=True)
+    return results, failed
+
+
+def mean_line(results: Iterable[Result]) -> str | None:
+    """The geometric mean of the ratios of times."""
+    ratios = [r.ratio for r in results if r.ratio is not None and r.unit == "s"]
+    return f"geometric mean of {len(ratios)} ratios: {geometric_mean(ratios):.2f}" if ratios else None
+
+
+def check(options: argparse.Namespace) -> int:
+    """Exit code: 1 where a ratio is worse than the recorded one. A suspect is measured once more, with more pairs."""
+    before = history.last_ratios(history.read(options.history), options.names, options.threads, options.device)
+    missing = [n for n in options.names if n not in before]
+    if missing:
+        print(
+            f"no recorded ratio of {', '.join(missing)} with {options.threads} threads on {options.device}: "
+            "record one with --record first",
+            file=sys.stderr,
+        )
+        return 2
+    results, failed = run_all(options)
+    now = {r.workload: r.ratio for r in results}
+    suspects = worse(now, before)
+    if suspects:
+        print("once more: " + ", ".join(suspects))
+        options.names, options.repeats = list(suspects), 2 * options.repeats
+        again, more = run_all(options)
+        failed += more
+        now.update({r.workload: min(r.ratio, now[r.workload]) for r in again})
+    found = worse(now, before)
+    for name, factor in found.items():
+        print(f"WORSE: {name}: ratio {now[name]:.2f}, recorded {before[name]:.2f}: {factor - 1:+.0%}")
+    if not found and not failed:
+        print(f"no ratio is more than {TOLERANCE:.0%} above the recorded one")
+    return 1 if found or failed else 0
+
+
+def write_json(path: Path, options: argparse.Namespace, results: Iterable[Result]) -> None:
+    document = {**history.entry([], options.threads, options.device), "results": [asdict(r) for r in results]}
+    del document["ratios"], document["quartiles"]
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(json.dumps(document, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def profile(options: argparse.Namespace) -> None:
+    worker = Worker(OURS, options.profile, options.threads, options.device)
+    try:
+        worker.ask("profile", "5")
+    finally:
+        worker.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.profile:
+        profile(options)
+        return 0
+    print("\n".join(heading(options)), flush=True)
+    if options.check:
+        return check(options)
+    results, failed = run_all(options)
+    mean = mean_line(results)
+    if mean:
+        print(mean)
+    if options.json:
+        write_json(options.json, options, results)
+    busy = [r.workload for r in results if (r.others or 0.0) > BUSY]
+    if busy:
+        print(f"not to be relied on, as other programs were busy: {', '.join(busy)}")
+    if options.record and not failed:
+        quiet = [r for r in results if r.workload not in busy]
+        if quiet:
+            history.record(history.entry(quiet, options.threads, options.device), options.history)
+        print(f"recorded in {options.history}: {len(quiet)} of {len(results)} workloads")
     return 1 if failed else 0
 
 

@@ -1,23 +1,37 @@
 """Inputs and weights that are the same in both libraries."""
 
+import zlib
+
 import numpy as np
 
 
 def array(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    """Standard normal float32 numbers."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def set_weights(torch, model) -> None:
-    """Fill the weights from one seed: scaled by fan-in, one-dimensional ones left as they are."""
+def integers(high: int, *shape: int, seed: int = 1) -> np.ndarray:
+    """Labels or tokens from 0 to high - 1, int64."""
+    return np.random.default_rng(seed).integers(0, high, shape)
+
+
+def set_weights(torch, model, device="cpu"):
+    """Load a state dict that depends on the names and shapes alone, and move the model to the device.
+
+    Matrices and kernels are normal, scaled by the root of their fan-in; biases are zero; the rest (norms and their
+    statistics) stays as it is.
+    """
     state = model.state_dict()
-    for i, (name, value) in enumerate(state.items()):
-        if value.ndim > 1:
-            shape = tuple(value.shape)
-            state[name] = torch.from_numpy(array(*shape, seed=i) / np.sqrt(np.prod(shape[1:])).astype(np.float32))
     for name, value in state.items():
-        if value.ndim == 1 and name.endswith("bias"):
-            state[name] = torch.zeros(value.shape[0])
+        shape = tuple(value.shape)
+        if "bias" in name:
+            state[name] = torch.zeros(shape)
+        elif len(shape) > 1:
+            weight = array(*shape, seed=zlib.crc32(name.encode()))
+            weight /= np.sqrt(np.prod(shape[1:])).astype(np.float32)
+            state[name] = torch.from_numpy(weight)
     model.load_state_dict(state)
+    return model.to(device)
 
 
 def train_step(torch, model, optimizer, x, y):

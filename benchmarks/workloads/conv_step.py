@@ -1,8 +1,6 @@
 """A training step of a small convolutional network: 32x32 colour images, batch 32, batch normalisation, SGD."""
 
-import numpy as np
-
-from ._common import array, set_weights, train_step
+from ._common import array, integers, set_weights, train_step
 
 
 def make(torch, device):
@@ -12,8 +10,7 @@ def make(torch, device):
         conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
         layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10))
-    set_weights(torch, model)
-    model.to(device)
+    set_weights(torch, model, device)
     x = torch.from_numpy(array(32, 3, 32, 32)).to(device)
-    y = torch.from_numpy(np.random.default_rng(1).integers(0, 10, 32)).to(device)
+    y = torch.from_numpy(integers(10, 32)).to(device)
     return train_step(torch, model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), x, y)

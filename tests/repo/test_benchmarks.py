@@ -182,10 +182,7 @@ def test_profile():
 
 def test_busy_ratios_are_not_recorded(monkeypatch, tmp_path, capsys):
     pytest.importorskip("torch")
-    rows = [
-        result("mlp_step", 1.0),
-        measure.replace(result("conv_step", 1.0), others=0.5, memory_ours=1, memory_peer=1),
-    ]
+    rows = [result("mlp_step", 1.0), replace(result("conv_step", 1.0), others=0.5)]
     monkeypatch.setattr(run, "measure", lambda name, **_: next(r for r in rows if r.workload == name))
     path = tmp_path / "history.jsonl"
     assert run.main(["mlp_step", "conv_step", "--record", "--history", str(path)]) == 0

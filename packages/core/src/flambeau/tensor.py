@@ -9,6 +9,7 @@ import numpy
 from . import backends, dtypes
 from .device import CPU, device
 
+_engine: Any = None  # flambeau.autograd.engine, which sets it: it needs this module first
 _OWN = (
     "grad",
     "_after_grad",
@@ -302,9 +303,7 @@ class Tensor:
         inputs: Any = None,
     ) -> None:
         """Adds the gradient of this tensor to `.grad` of the leaves it was computed from."""
-        from .autograd.engine import backward
-
-        backward(self, gradient, retain_graph, create_graph, inputs)
+        _engine.backward(self, gradient, retain_graph, create_graph, inputs)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Starts (or stops) recording operations on this leaf."""

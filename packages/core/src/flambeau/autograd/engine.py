@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy
 
+from .. import tensor as _tensor_module
 from ..tensor import Tensor, as_array
 from .modes import mode
 
@@ -319,7 +320,7 @@ def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -
                 raise RuntimeError(
                     f"grad can be implicitly created only for real scalar outputs, not for {t.dtype}; pass a gradient"
                 )
-            g = Tensor._wrap(backends.of(t.array).xp.ones(t.array.shape, t.array.dtype))
+            g = Tensor._wrap(backends.of(t.array).xp.asarray(1, t.array.dtype).reshape(t.array.shape))
         if g.array.shape != t.array.shape:
             raise RuntimeError(f"the gradient has shape {tuple(g.shape)} but the tensor has {tuple(t.shape)}")
         cotangents.append(g if create_graph else g.array)
@@ -431,3 +432,6 @@ def _grad_batched(
         for row in zip(*[g.unbind(0) for g in given], strict=True)
     ]
     return tuple([None if column[0] is None else ops.stack(list(column)) for column in zip(*rows, strict=True)])
+
+
+_tensor_module._engine = sys.modules[__name__]

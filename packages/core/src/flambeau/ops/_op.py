@@ -91,7 +91,7 @@ class Op:
 
     __slots__ = (
         "composite", "defaults", "forward", "function", "has_list", "inputs", "kernel", "name", "params", "plans",
-        "positions", "promote", "ref", "samples", "view", "vjp_of",
+        "positions", "promote", "ref", "required", "samples", "view", "vjp_of",
     )  # fmt: skip
 
     def __init__(self, forward, vjp, samples, promote, ref, view=False, composite=False):
@@ -107,6 +107,7 @@ class Op:
             for n in names:
                 self.vjp_of[self.params.index(n)] = (names, formula)
         # Arguments that may be tensors: required ones, differentiable ones, and those annotated `Array`.
+        self.required = sum(d is _MISSING for d in self.defaults)
         self.inputs = tuple(
             i
             for i, p in enumerate(parameters)
@@ -129,7 +130,10 @@ class Op:
         params = self.params
         if len(args) > len(params):
             raise TypeError(f"{self.name}() takes at most {len(params)} arguments but {len(args)} were given")
-        values = [*args, *self.defaults[len(args) :]]
+        given = len(args)
+        values = [*args, *self.defaults[given:]]
+        if not kwargs and given >= self.required:
+            return values
         for k, v in kwargs.items():
             try:
                 i = params.index(_NUMPY_NAMES.get(k, k) if k not in params else k)
@@ -275,19 +279,19 @@ def _dispatcher(op: Op) -> Callable:
         raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
         found = False
         mask = 0
-        edges: list[Any] = []
-        metas: list[Any] = []
         for i, bit in inputs:
             a = raw[i]
             if isinstance(a, Tensor):
                 found = True
                 array = raw[i] = a.array
-                if a.requires_grad and bit and mode.grad:
+                if bit and a.requires_grad and mode.grad:
+                    if not mask:
+                        edges, metas = [], []
                     mask |= bit
                     edges.append(a._edge or (a, 0))
                     metas.append((array.shape, array.dtype))
         if not found:
-            return op.run(raw)
+            return forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
         if promote == "same":
             check_same_dtype(op, raw)
         elif promote is not None:

@@ -28,10 +28,13 @@ def relu(xp, input):
     return xp.maximum(input, 0)
 
 
-@composite(samples=lambda t: [(t(3, 4), t(3, 4))], method=False)
-def relu_grad(g, out):
-    """`g` where `out` is positive, 0 elsewhere."""
-    return where(out > 0, g, 0.0)
+@op(
+    vjp=dict(g=lambda g, result: relu_grad(g, result)), samples=lambda t: [(t(3, 4), t(3, 4))],
+    ref=lambda g, result: g * (np.sign(result) + 1) / 2, method=False,
+)  # fmt: skip
+def relu_grad(xp, g, result):
+    """`g` where the `result` of relu is positive, 0 elsewhere."""
+    return xp.where(result > 0, g, 0)
 
 
 @op(

@@ -21,7 +21,7 @@ ValuesIndices = namedtuple("ValuesIndices", ["values", "indices"])
 
 def _spread(g: Any, shape: tuple, dim: Any, keepdim: bool) -> Any:
     """The cotangent of a reduction, expanded to the input's shape again."""
-    if not keepdim:
+    if not keepdim and g.ndim:
         g = reshape(g, _kept(shape, dim))
     return expand(g, shape)
 
@@ -67,7 +67,7 @@ def sum(xp, input, dim=None, keepdim=False, dtype=None):
     """The sum over `dim` (all when None). Booleans and integers add up in int64."""
     input = _converted(input, dtype)
     wide = _wide(input.dtype)
-    out = xp.sum(input, _axis(input, dim), dtype=wide, keepdims=keepdim)
+    out = input.sum(_axis(input, dim), dtype=wide, keepdims=keepdim)
     return out if wide is None or (wide is np.int64 and dtype is None) else out.astype(input.dtype)
 
 
