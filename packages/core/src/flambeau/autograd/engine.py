@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy
 
-from .. import tensor as _tensor_module
 from ..tensor import Tensor, as_array
 from .modes import mode
 
@@ -434,4 +433,5 @@ def _grad_batched(
     return tuple([None if column[0] is None else ops.stack(list(column)) for column in zip(*rows, strict=True)])
 
 
-_tensor_module._engine = sys.modules[__name__]
+# `flambeau.tensor` is a function beside the module of that name, hence by its entry in the table of modules.
+sys.modules[Tensor.__module__]._engine = sys.modules[__name__]  # type: ignore[attr-defined]
