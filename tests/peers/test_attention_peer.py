@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,23 +14,11 @@ torch = pytest.importorskip("torch")
 import flambeau
 from flambeau import nn
 
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import draw, same
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 LIBRARIES = [(torch, torch.nn), (flambeau, nn)]
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).uniform(-1, 1, shape)
-
-
-def same(a, b, tolerance=1e-9):
-    if isinstance(b, tuple | list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            same(x, y, tolerance)
-    elif b is None:
-        assert a is None
-    else:
-        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
 def pair(make):

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import flambeau as fb
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")
 database = pytest.importorskip("torch.testing._internal.common_methods_invocations").op_db
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import array, leaves, ours, walk
 
 NAMES = set(
     [
@@ -148,32 +152,6 @@ CASES = [
     for dtype in NUMBER
     if op.supports_dtype(dtype, "cpu")
 ]
-
-
-def walk(value, function):
-    if isinstance(value, list | tuple):
-        return type(value)(walk(v, function) for v in value)
-    if isinstance(value, dict):
-        return {k: walk(v, function) for k, v in value.items()}
-    return function(value)
-
-
-def leaves(value, kind):
-    found = []
-    walk(value, lambda v: found.append(v) if isinstance(v, kind) else None)
-    return found
-
-
-def array(t):
-    return t.detach().resolve_conj().resolve_neg().clone().numpy()
-
-
-def ours(value):
-    if isinstance(value, torch.dtype):
-        return getattr(fb, str(value)[6:])
-    if not isinstance(value, torch.Tensor):
-        return value
-    return fb.tensor(array(value), requires_grad=value.requires_grad)
 
 
 def subject(name):

@@ -4,7 +4,9 @@ Eigenvectors, singular vectors and Q are unique up to a phase of each column onl
 what is compared of them is what does not depend on it.
 """
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import flambeau as fb
 import flambeau.linalg
+
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import array, leaves, ours, walk
 
 SAMPLES = {torch.complex128: 5, torch.float32: 3}
 NAMES = [
@@ -51,28 +56,6 @@ def _find(name):
     return found
 
 
-def _map(function, x):
-    if isinstance(x, torch.Tensor):
-        return function(x)
-    if isinstance(x, list | tuple):
-        return type(x)([_map(function, v) for v in x])
-    return {k: _map(function, v) for k, v in x.items()} if isinstance(x, dict) else x
-
-
-def _leaves(x, kind):
-    if isinstance(x, kind):
-        return [x]
-    values = x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ()
-    return [leaf for v in values for leaf in _leaves(v, kind)]
-
-
-def _ours(x):
-    if isinstance(x, torch.dtype):
-        return getattr(fb, str(x).split(".")[1])
-    t = fb.tensor(x.detach().resolve_conj().resolve_neg().numpy().copy())
-    return t.requires_grad_() if x.requires_grad else t
-
-
 def _unique(name, out):
     """The parts of a result that do not depend on the phase of columns; sorted where there is no order."""
     if name == "linalg.eigh":
@@ -91,7 +74,7 @@ def _unique(name, out):
 
 
 def _number(t):
-    return t.detach().resolve_conj().resolve_neg().numpy() if isinstance(t, torch.Tensor) else t.detach().numpy()
+    return array(t) if isinstance(t, torch.Tensor) else t.detach().numpy()
 
 
 @pytest.mark.parametrize(("op", "dtype"), list(_entries()))
@@ -107,16 +90,15 @@ def test_against_pytorch(op, dtype):
         picked = [samples[int(i * step)] for i in range(min(SAMPLES[dtype], len(samples)))]
         for s in picked:
             args = [s.input, list(s.args), dict(s.kwargs)]
-            ours = _map(_ours, args)
-            kwargs = {k: _ours(v) if isinstance(v, torch.dtype) else v for k, v in ours[2].items()}
-            want = _leaves(_unique(op.name, op(s.input, *s.args, **s.kwargs)), torch.Tensor)
-            have = _leaves(_unique(op.name, function(ours[0], *ours[1], **kwargs)), fb.Tensor)
+            mine = walk(args, ours)
+            want = leaves(_unique(op.name, op(s.input, *s.args, **s.kwargs)), torch.Tensor)
+            have = leaves(_unique(op.name, function(mine[0], *mine[1], **mine[2])), fb.Tensor)
             assert len(want) == len(have)
             for w, h in zip(want, have, strict=True):
                 assert _number(h).dtype == _number(w).dtype
                 np.testing.assert_allclose(_number(h), _number(w), **close)
             pairs = [(w, h) for w, h in zip(want, have, strict=True) if w.requires_grad and w.numel()]
-            inputs = [t for t in _leaves(args, torch.Tensor) if t.requires_grad]
+            inputs = [t for t in leaves(args, torch.Tensor) if t.requires_grad]
             if not pairs or not inputs:
                 continue
             cotangents = [torch.randn(w.shape, dtype=w.dtype) for w, _ in pairs]
@@ -124,8 +106,8 @@ def test_against_pytorch(op, dtype):
                 gradients = torch.autograd.grad([w for w, _ in pairs], inputs, cotangents, allow_unused=True)
             except RuntimeError:  # PyTorch has no gradient here (full Q or U)
                 continue
-            sources = [t for t in _leaves(ours, fb.Tensor) if t.requires_grad]
-            got = fb.autograd.grad([h for _, h in pairs], sources, [_ours(c) for c in cotangents], allow_unused=True)
+            sources = [t for t in leaves(mine, fb.Tensor) if t.requires_grad]
+            got = fb.autograd.grad([h for _, h in pairs], sources, [ours(c) for c in cotangents], allow_unused=True)
             for w, h in zip(gradients, got, strict=True):
                 if w is None:
                     continue
@@ -166,13 +148,13 @@ EQUATIONS = [
 def test_einsum(equation, shapes, dtype):
     torch.manual_seed(0)
     xs = [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
-    ys = [_ours(x) for x in xs]
+    ys = [ours(x) for x in xs]
     want, have = torch.einsum(equation, *xs), fb.einsum(equation, *ys)
     np.testing.assert_allclose(_number(have), _number(want), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(_number(fb.einsum(equation, ys)), _number(want), rtol=1e-10, atol=1e-12)
     c = torch.randn(want.shape, dtype=dtype)
     gradients = torch.autograd.grad(want, xs, c)
-    for w, h in zip(gradients, fb.autograd.grad(have, ys, _ours(c)), strict=True):
+    for w, h in zip(gradients, fb.autograd.grad(have, ys, ours(c)), strict=True):
         np.testing.assert_allclose(_number(h), _number(w), rtol=1e-10, atol=1e-12)
 
 
@@ -181,15 +163,16 @@ def test_einsum_sublists():
     a, b = torch.randn(2, 3, 4), torch.randn(2, 4, 5)
     for labels in ([[..., 0, 1], [..., 1, 2], [..., 0, 2]], [[0, 1, 2], [0, 2, 30], [30, 1]], [[0, 1, 2], [0, 2, 3]]):
         args = [v for pair in zip((a, b), labels[:2], strict=True) for v in pair] + labels[2:]
-        ours = [_ours(v) if isinstance(v, torch.Tensor) else v for v in args]
-        np.testing.assert_allclose(_number(fb.einsum(*ours)), _number(torch.einsum(*args)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            _number(fb.einsum(*walk(args, ours))), _number(torch.einsum(*args)), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("p", [0, 0.5, 1, 1.5, 2, 3, float("inf"), float("-inf")])
 def test_norm_gradient_at_zero(p):
     for values in ([0.0, 0.0], [0.0, 2.0], [1.0, -1.0, 1.0]):
         x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
-        y = _ours(x)
+        y = ours(x)
         torch.linalg.vector_norm(x, p).backward()
         fb.linalg.vector_norm(y, p).backward()
         want = np.zeros(len(values)) if x.grad is None else _number(x.grad)

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ from flambeau.nn import functional as F
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")
 database = pytest.importorskip("torch.testing._internal.common_methods_invocations").op_db
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import array, leaves, ours, walk
+
 P = torch.nn.functional
 
 # Random ones have tests of their own below; so has what the database calls in a way that only PyTorch's runner can.
@@ -46,32 +51,8 @@ CASES = [
 ]
 
 
-def walk(value, function):
-    if isinstance(value, list | tuple):
-        return [walk(v, function) for v in value]
-    if isinstance(value, dict):
-        return {k: walk(v, function) for k, v in value.items()}
-    return function(value)
-
-
-def leaves(value, kind):
-    found = []
-    walk(value, lambda v: found.append(v) if isinstance(v, kind) else None)
-    return found
-
-
-def array(t):
-    return t.detach().resolve_conj().resolve_neg().clone().numpy()
-
-
-def ours(value):
-    if isinstance(value, torch.dtype):
-        return getattr(fb, str(value)[6:])
-    if value is P.pairwise_distance:
-        return F.pairwise_distance
-    if not isinstance(value, torch.Tensor):
-        return value
-    return fb.tensor(array(value), requires_grad=value.requires_grad)
+def mine_of(value):
+    return F.pairwise_distance if value is P.pairwise_distance else ours(value)
 
 
 def close(got, want, tolerance):
@@ -87,7 +68,7 @@ def close(got, want, tolerance):
 def check(mine, theirs, args, kwargs, tolerance=1e-9):
     """Both functions on the same arguments: values, dtypes, shapes, and gradients for a random cotangent."""
     want = theirs(*args, **kwargs)
-    my_args = walk([list(args), kwargs], ours)
+    my_args = walk([list(args), kwargs], mine_of)
     got = mine(*my_args[0], **my_args[1])
     wants, gots = leaves(want, torch.Tensor), leaves(got, fb.Tensor)
     assert len(wants) == len(gots)

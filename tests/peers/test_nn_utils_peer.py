@@ -1,6 +1,8 @@
 """nn.utils and packed sequences beside PyTorch's: same numbers, state-dict keys and refusals."""
 
 import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,25 +13,11 @@ pytest.importorskip("torch.nn.utils.prune")
 import flambeau
 from flambeau import nn
 
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import draw, same
+
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 LIBRARIES = [(torch, torch.nn), (flambeau, nn)]
-
-
-def draw(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).uniform(-1, 1, shape)
-
-
-def same(a, b, tolerance=1e-9):
-    if isinstance(b, tuple | list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            same(x, y, tolerance)
-    elif b is None:
-        assert a is None
-    else:
-        a, b = a.detach().numpy(), b.detach().numpy()
-        assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 def load(mine, theirs):

@@ -1,6 +1,8 @@
 """Ops against PyTorch: its own operator sample inputs, forward and vector-Jacobian product in float64."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import flambeau as fb
 import flambeau.nn.functional
+
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import array, leaves, ours, walk
 
 SAMPLES = 5
 # What differs from PyTorch, with the reason. An entry that agrees again must be taken out: the test fails on it.
@@ -124,53 +129,27 @@ def _dtype_of(op):
     return next(d for d in wanted if d in op.dtypes)
 
 
-def _convert(value):
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().resolve_conj().resolve_neg()
-        t = fb.tensor((plain.float() if value.dtype == torch.bfloat16 else plain).numpy().copy())
-        t = t.bfloat16() if value.dtype == torch.bfloat16 else t
-        return t.requires_grad_() if value.requires_grad else t
-    if isinstance(value, torch.dtype):
-        return getattr(fb, str(value).removeprefix("torch."))
-    if isinstance(value, list | tuple):
-        items = [_convert(v) for v in value]
-        return items if isinstance(value, list) else tuple(items)
-    return {k: _convert(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _tensors(value, kind, found):
-    if isinstance(value, kind):
-        found.append(value)
-    elif isinstance(value, list | tuple):
-        for v in value:
-            _tensors(v, kind, found)
-    elif isinstance(value, dict):
-        _tensors(list(value.values()), kind, found)
-    return found
-
-
 def _compare(op, sample):
-    reference = _tensors(op(sample.input, *sample.args, **sample.kwargs), torch.Tensor, [])
-    arguments = _convert([sample.input, list(sample.args), dict(sample.kwargs)])
+    reference = leaves(op(sample.input, *sample.args, **sample.kwargs), torch.Tensor)
+    arguments = walk([sample.input, list(sample.args), dict(sample.kwargs)], ours)
     first, rest, named = arguments
     named = {k: v for k, v in named.items() if k not in ("device", "layout", "pin_memory", "memory_format")}
-    ours = _tensors(_ours(op)(first, *rest, **named), fb.Tensor, [])
-    assert len(ours) == len(reference)
-    for have, want in zip(ours, reference, strict=True):
-        array = want.detach().resolve_conj().resolve_neg()
-        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+    got = leaves(_ours(op)(first, *rest, **named), fb.Tensor)
+    assert len(got) == len(reference)
+    for have, want in zip(got, reference, strict=True):
+        expected = array(want)
         have = have.float() if have.dtype is fb.bfloat16 else have
-        assert have.array.shape == array.shape and have.array.dtype == array.dtype
-        np.testing.assert_allclose(have.array, array, rtol=1e-6, atol=1e-7)
-    pairs = [(h, w) for h, w in zip(ours, reference, strict=True) if w.requires_grad and not w.is_complex()]
-    leaves = [t for t in _tensors([sample.input, sample.args, sample.kwargs], torch.Tensor, []) if t.requires_grad]
-    if not pairs or not leaves or not op.supports_autograd:
+        assert have.array.shape == expected.shape and have.array.dtype == expected.dtype
+        np.testing.assert_allclose(have.array, expected, rtol=1e-6, atol=1e-7)
+    pairs = [(h, w) for h, w in zip(got, reference, strict=True) if w.requires_grad and not w.is_complex()]
+    sources = [t for t in leaves([sample.input, sample.args, sample.kwargs], torch.Tensor) if t.requires_grad]
+    if not pairs or not sources or not op.supports_autograd:
         return
     cotangents = [torch.randn(w.shape, dtype=w.dtype) for _, w in pairs]
-    wanted = torch.autograd.grad([w for _, w in pairs], leaves, cotangents, allow_unused=True)
-    total = sum((h * _convert(c)).sum() for (h, _), c in zip(pairs, cotangents, strict=True))
+    wanted = torch.autograd.grad([w for _, w in pairs], sources, cotangents, allow_unused=True)
+    total = sum((h * ours(c)).sum() for (h, _), c in zip(pairs, cotangents, strict=True))
     total.backward()
-    for want, leaf in zip(wanted, [t for t in _tensors(arguments, fb.Tensor, []) if t.requires_grad], strict=True):
+    for want, leaf in zip(wanted, [t for t in leaves(arguments, fb.Tensor) if t.requires_grad], strict=True):
         have = np.zeros(leaf.array.shape) if leaf.grad is None else leaf.grad.array
         np.testing.assert_allclose(
             have, 0 if want is None else want.resolve_conj().numpy(force=True), rtol=1e-5, atol=1e-6

@@ -4,8 +4,10 @@ PyTorch's own sample inputs in complex128, float32, int64 and bool: values, shap
 product where the type has one. (float64 is in test_ops_peer.)
 """
 
+import sys
 import warnings
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import flambeau as fb
 import flambeau.nn.functional
+
+sys.path.insert(0, str(Path(__file__).parent))
+from samples import array, leaves, ours, walk
 
 SAMPLES = 2
 NAMES = """
@@ -49,68 +54,40 @@ def _find(dotted):
     return attribute if callable(attribute) else lambda t: getattr(t, dotted)
 
 
-def _array(t):
-    return t.detach().resolve_conj().resolve_neg().numpy()
-
-
-def _convert(value):
-    if isinstance(value, torch.Tensor):
-        t = fb.tensor(_array(value).copy())
-        return t.requires_grad_() if value.requires_grad else t
-    if isinstance(value, torch.dtype):
-        return getattr(fb, str(value).removeprefix("torch."))
-    if isinstance(value, list | tuple):
-        items = [_convert(v) for v in value]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, slice):
-        return slice(_convert(value.start), _convert(value.stop), _convert(value.step))
-    return {k: _convert(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _tensors(value, kind):
-    if isinstance(value, kind):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [t for v in value for t in _tensors(v, kind)] if isinstance(value, list | tuple) else []
-
-
 def _compare(op, sample, dtype):
     reference = op(sample.input, *sample.args, **sample.kwargs)
-    first, rest, named = arguments = _convert([sample.input, list(sample.args), dict(sample.kwargs)])
+    first, rest, named = arguments = walk([sample.input, list(sample.args), dict(sample.kwargs)], ours)
     named = {k: v for k, v in named.items() if k not in ("device", "layout", "pin_memory")}
     result = _find(op.name)(first, *rest, **named)
-    wanted, ours = _tensors(reference, torch.Tensor), _tensors(result, fb.Tensor)
+    wanted, got = leaves(reference, torch.Tensor), leaves(result, fb.Tensor)
     if not wanted:
         assert result == reference or tuple(result) == tuple(reference)
     rtol, atol = TOLERANCES.get(dtype, (1e-5, 1e-5))
-    assert len(ours) == len(wanted)
+    assert len(got) == len(wanted)
     if op.name in ANY_INDEX and dtype in (torch.int64, torch.bool):
-        if len(ours) == 1:
+        if len(got) == 1:
             dim, size = sample.args[0] if sample.args else -1, sample.input.dim()
-            ours, wanted = (
-                [x.gather(dim, i)] if size else [i] for x, i in ((first, ours[0]), (sample.input, wanted[0]))
-            )
-        ours, wanted = ours[:1], wanted[:1]
-    for have, want in zip(ours, wanted, strict=True):
+            got, wanted = ([x.gather(dim, i)] if size else [i] for x, i in ((first, got[0]), (sample.input, wanted[0])))
+        got, wanted = got[:1], wanted[:1]
+    for have, want in zip(got, wanted, strict=True):
         assert have.dtype.name == str(want.dtype).removeprefix("torch.")
         assert tuple(have.shape) == tuple(want.shape)
-        np.testing.assert_allclose(have.detach().numpy(), _array(want), rtol=rtol, atol=atol)
-    pairs = [(h, w) for h, w in zip(ours, wanted, strict=True) if w.requires_grad]
-    leaves = [t for t in _tensors([sample.input, list(sample.args), sample.kwargs], torch.Tensor) if t.requires_grad]
-    if not pairs or not leaves or (op.name == "logcumsumexp" and dtype == torch.float32):
+        np.testing.assert_allclose(have.detach().numpy(), array(want), rtol=rtol, atol=atol)
+    pairs = [(h, w) for h, w in zip(got, wanted, strict=True) if w.requires_grad]
+    sources = [t for t in leaves([sample.input, list(sample.args), sample.kwargs], torch.Tensor) if t.requires_grad]
+    if not pairs or not sources or (op.name == "logcumsumexp" and dtype == torch.float32):
         return  # PyTorch's float32 gradient of logcumsumexp is off by 3e-3: float64 in test_ops_peer counts
     cotangents = [torch.randn(w.shape, dtype=w.dtype) for _, w in pairs]
-    expected = torch.autograd.grad([w for _, w in pairs], leaves, cotangents, allow_unused=True)
+    expected = torch.autograd.grad([w for _, w in pairs], sources, cotangents, allow_unused=True)
     have = fb.autograd.grad(
         [h for h, _ in pairs],
-        [t for t in _tensors(arguments, fb.Tensor) if t.requires_grad],
-        [_convert(c) for c in cotangents],
+        [t for t in leaves(arguments, fb.Tensor) if t.requires_grad],
+        [ours(c) for c in cotangents],
         allow_unused=True,
     )
     for h, w in zip(have, expected, strict=True):
         actual = 0 if h is None else h.numpy()
-        np.testing.assert_allclose(actual, 0 if w is None else _array(w), rtol=20 * rtol, atol=20 * atol)
+        np.testing.assert_allclose(actual, 0 if w is None else array(w), rtol=20 * rtol, atol=20 * atol)
 
 
 def _name(value):
