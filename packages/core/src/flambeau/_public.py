@@ -37,22 +37,6 @@ def typename(obj: Any) -> str:
     return f"{type(obj).__module__}.{type(obj).__qualname__}"
 
 
-def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Elementwise: |input - other| <= atol + rtol * |other|."""
-    xp = backends.namespace((input.array, other.array))
-    return Tensor._wrap(xp.asarray(xp.isclose(input.array, other.array, rtol, atol, equal_nan)))
-
-
-def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
-    """Whether all elements are close."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
-
-
-def equal(input: Tensor, other: Tensor) -> bool:
-    """Whether shape and all elements are the same."""
-    return input.array.shape == other.array.shape and bool((input.array == other.array).all())
-
-
 def set_printoptions(
     precision: int | None = None,
     threshold: int | None = None,

@@ -415,6 +415,11 @@ def as_array(value: Any) -> Any:
     return numpy.asarray(value) if isinstance(value, numpy.generic) else value
 
 
+def raw_of(value: Any) -> Any:
+    """The array of a Tensor; anything else as it is."""
+    return getattr(value, "array", value)
+
+
 def to_array(data: Any, dtype: Any, where: Any, copy: bool) -> Any:
     """An array from anything array-like; `dtype` and device `where` None keep what the data has."""
     want = None if dtype is None else dtypes.as_dtype(dtype).numpy

@@ -40,7 +40,7 @@ class Node:
     # Rare enough to be left to the class: a slot costs every node the time to fill it.
     out_metas: tuple | None = None
     hooks: dict[int, list] | None = None
-    module: str | None = None
+    module: tuple | None = None  # (model, innermost module) of the call, known in anomaly mode
 
     def name(self) -> str:
         """The op's name, as PyTorch's `grad_fn.name()`."""
@@ -302,6 +302,12 @@ def run(
         mode.grad, mode.intercept = previous
 
 
+def _key(t: Any) -> tuple[int, int]:
+    """Where the gradient of a tensor arrives, as `run` captures it."""
+    target, k = t._edge or (t, 0)
+    return id(target), k
+
+
 def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -> list[Any]:
     from .. import backends
 
@@ -344,10 +350,10 @@ def backward(
     wanted = None
     if inputs is not None:
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        wanted = dict.fromkeys([(id(t._edge[0]), t._edge[1]) if t._edge else (id(t), 0) for t in inputs])
+        wanted = dict.fromkeys([_key(t) for t in inputs])
     found = run(outputs, _initial(outputs, grads, create_graph), retain, create_graph, wanted)
     for t in inputs or ():
-        if t._edge is not None and (g := wanted[id(t._edge[0]), t._edge[1]]) is not None:  # type: ignore[index]
+        if t._edge is not None and (g := wanted[_key(t)]) is not None:  # type: ignore[index]
             found.append([t, as_array(g)])
     for entry in found:
         leaf = entry[0]
@@ -403,7 +409,7 @@ def grad(
     for t in inputs:
         if not t.requires_grad:
             raise RuntimeError("one of the inputs does not require a gradient; call requires_grad_() on it first")
-        keys.append((id(t._edge[0]), t._edge[1]) if t._edge else (id(t), 0))
+        keys.append(_key(t))
     capture: dict[Any, Any] = dict.fromkeys(keys)
     run(outputs, _initial(outputs, given, create_graph), retain, create_graph, capture)
     results = []

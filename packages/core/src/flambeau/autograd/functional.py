@@ -157,30 +157,30 @@ def jvp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, 
     return _plain(_finished(outputs, create_graph), out_several), _plain(_finished(results, create_graph), out_several)
 
 
+def _slope(func: Callable, inputs: Any, v: Any, create_graph: bool, strict: bool, name: str) -> tuple:
+    """What `vhp` and `hvp` start from: (several inputs?, inputs, directions, output, its gradient, recorded)."""
+    several, values = _as_tuple(inputs, "inputs", name)
+    values = _fresh(values, create_graph)
+    vectors = _directions(v, values, several, name, "input")
+    out_several, outputs = _as_tuple(func(*values), "outputs", name)
+    out = _scalar(outputs, out_several, name)
+    return several, values, vectors, outputs[0], _gradients((out,), values, (_ones(out),), True, strict, name)
+
+
 def vhp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple:
     """(func(inputs), v^T H) of a function with one output element."""
     with enable_grad():
-        several, values = _as_tuple(inputs, "inputs", "vhp")
-        values = _fresh(values, create_graph)
-        vectors = _directions(v, values, several, "vhp", "input")
-        out_several, outputs = _as_tuple(func(*values), "outputs", "vhp")
-        out = _scalar(outputs, out_several, "vhp")
-        first = _gradients((out,), values, (_ones(out),), True, strict, "vhp")
+        several, values, vectors, out, first = _slope(func, inputs, v, create_graph, strict, "vhp")
         results = _gradients(first, values, vectors, create_graph, strict, "vhp")
-    return _finished(outputs[0], create_graph), _plain(_finished(results, create_graph), several)
+    return _finished(out, create_graph), _plain(_finished(results, create_graph), several)
 
 
 def hvp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple:
     """(func(inputs), H v) of a function with one output element; `vhp` gives the same by one pass less."""
     with enable_grad():
-        several, values = _as_tuple(inputs, "inputs", "hvp")
-        values = _fresh(values, create_graph)
-        vectors = _directions(v, values, several, "hvp", "input")
-        out_several, outputs = _as_tuple(func(*values), "outputs", "hvp")
-        out = _scalar(outputs, out_several, "hvp")
-        first = _gradients((out,), values, (_ones(out),), True, strict, "hvp")
+        several, values, vectors, out, first = _slope(func, inputs, v, create_graph, strict, "hvp")
         results = _double_back(first, values, vectors, create_graph, strict, "hvp")
-    return _finished(outputs[0], create_graph), _plain(_finished(results, create_graph), several)
+    return _finished(out, create_graph), _plain(_finished(results, create_graph), several)
 
 
 # -- matrices ----------------------------------------------------------------------------------------------------

@@ -54,8 +54,6 @@ def _collect() -> dict:
         for name, value in vars(family).items():
             if not name.startswith("_") and callable(value) and _declared_in(family, value):
                 found[name] = value
-    for further in ("concat", "concatenate"):
-        found[further] = found["cat"]
     return found | _op.ALIASES
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
+
 from .. import dtypes
 
 _KINDS = (TypeError, IndexError, RuntimeError, NotImplementedError)
@@ -49,6 +51,13 @@ def _broadcast(op: Any, raw: Sequence[Any]) -> str:
                         "reshape, slice or unsqueeze one of them"
                     )
     return ""
+
+
+def check_castable(source: numpy.dtype, target: numpy.dtype) -> None:
+    """RuntimeError when values would lose their kind (complex to float, float to integer) in a given tensor."""
+    if source != target and not numpy.can_cast(source, target, "same_kind"):
+        result, wanted = dtypes.from_numpy_dtype(source), dtypes.from_numpy_dtype(target)
+        raise RuntimeError(f"result type {result} can't be cast to the desired output type {wanted}")
 
 
 def check_same_dtype(op: Any, raw: Sequence[Any]) -> None:

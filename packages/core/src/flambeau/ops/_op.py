@@ -18,7 +18,7 @@ from ..autograd.engine import Node, mark_modified, next_sequence
 from ..autograd.modes import mode
 from ..autograd.views import note_view
 from ..tensor import Tensor
-from ._errors import check_same_dtype, explain
+from ._errors import check_castable, check_same_dtype, explain
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
@@ -332,8 +332,7 @@ def _into(call: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             raise RuntimeError(
                 "out=... does not support automatic differentiation, but an argument requires a gradient"
             )
-        if not numpy.can_cast(r.array.dtype, t.array.dtype, "same_kind"):
-            raise RuntimeError(f"result type {r.dtype} can't be cast to the desired output type {t.dtype}")
+        check_castable(r.array.dtype, t.array.dtype)
         if t.array.shape == r.array.shape:
             t.array[...] = r.array
             mark_modified(t.array)

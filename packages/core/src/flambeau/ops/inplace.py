@@ -18,6 +18,7 @@ from ..autograd.views import renew_views, through
 from ..tensor import Tensor
 from . import create, elementwise, index, logic, shape
 from . import random as _random
+from ._errors import check_castable
 from ._op import _record, op
 
 
@@ -73,8 +74,7 @@ def write(self: Tensor, out: Tensor) -> Tensor:
     if theirs.shape != mine.shape:
         raise RuntimeError(f"output with shape {list(self.shape)} doesn't match the broadcast shape {list(out.shape)}")
     if theirs.dtype != mine.dtype:
-        if not np.can_cast(theirs.dtype, mine.dtype, "same_kind"):
-            raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {self.dtype}")
+        check_castable(theirs.dtype, mine.dtype)
         out = logic.cast(out, mine.dtype)
     if not mode.grad or not (self.requires_grad or out.requires_grad):
         mine[...] = out.array
@@ -256,31 +256,16 @@ def setitem(self: Tensor, item: Any, value: Any) -> None:
 
 
 # -- random numbers ---------------------------------------------------------------------------------------------
-def make_filler(draw: Callable, name: str, doc: str) -> Callable:
-    """An in-place method that fills a tensor with random numbers."""
+def make_filler(draw: Callable, name: str) -> Callable:
+    """The in-place method that fills a tensor with what `draw(generator, tensor, ...)` gives."""
 
     def method(self: Tensor, *args: Any, generator: Any = None, **kwargs: Any) -> Tensor:
         g = generator or _random.default_generator()
         return write(self, overwrite(self, create.as_tensor(draw(g, self, *args, **kwargs), device=self.device)))
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = doc
+    method.__doc__ = f"Random numbers in place. {draw.__doc__}"
     return method
-
-
-def normal(g: Any, t: Tensor, mean: float = 0.0, std: float = 1.0) -> Any:
-    """Draws for `normal_`."""
-    return g.normal(mean, std, tuple(t.shape), t.array.dtype)
-
-
-def uniform(g: Any, t: Tensor, low: float = 0.0, high: float = 1.0) -> Any:
-    """Draws for `uniform_`."""
-    return g.uniform(low, high, tuple(t.shape), t.array.dtype)
-
-
-def bernoulli(g: Any, t: Tensor, p: Any = 0.5) -> Any:
-    """Draws for `bernoulli_`."""
-    return (g.uniform(0, 1, tuple(t.shape), np.float64) < getattr(p, "array", p)).astype(t.array.dtype)
 
 
 INPLACE = (

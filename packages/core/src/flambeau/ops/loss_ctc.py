@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import backends
+from ..tensor import Tensor, raw_of
 from ._op import composite, op
 from .elementwise import exp, logaddexp, where
 from .index import getitem, place
@@ -15,10 +16,6 @@ from .shape import pad_constant, reshape, stack
 
 # Stands for log(0): far below every log-probability, yet finite, so that differences of two of them are not NaN.
 _NEVER = -1e30
-
-
-def _raw(x: Any) -> Any:
-    return getattr(x, "array", x)
 
 
 class _Lattice:
@@ -72,7 +69,7 @@ class _Lattice:
     def betas(self, emissions: Any) -> list:
         """For each time: the log-probability of all ways from each state to the end, without its own emission."""
         xp, steps = self.xp, self.shape[0]
-        start = xp.where(self.final, 0.0, _NEVER).astype(_raw(emissions).dtype)
+        start = xp.where(self.final, 0.0, _NEVER).astype(raw_of(emissions).dtype)
         skip = xp.zeros_like(self.skip)
         skip[:, :-2] = self.skip[:, 2:]
         beta = start
@@ -95,7 +92,7 @@ class _Lattice:
         shorter = where(self.ends > 0, getitem(flat, (xp.maximum(at - 1, 0),)), _NEVER)
         total = logaddexp(whole, shorter)
         # An empty input spells the empty target only.
-        return where(self.last >= 0, total, xp.where(self.ends == 0, 0.0, _NEVER).astype(_raw(flat).dtype))
+        return where(self.last >= 0, total, xp.where(self.ends == 0, 0.0, _NEVER).astype(raw_of(flat).dtype))
 
 
 @op(
@@ -125,24 +122,24 @@ def ctc(xp, log_probs, targets, input_lengths, target_lengths, blank=0):
 )
 def ctc_grad(g, log_probs, targets, input_lengths, target_lengths, blank):
     """The gradient of `ctc`: minus the probability of being in a class at a time, given the targets."""
-    xp = backends.namespace([_raw(log_probs)])
-    plain = [_raw(a) for a in (targets, input_lengths, target_lengths)]
+    xp = backends.namespace([raw_of(log_probs)])
+    plain = [raw_of(a) for a in (targets, input_lengths, target_lengths)]
     lattice = _Lattice(xp, log_probs.shape, *plain, blank)
     emissions = lattice.emissions(log_probs)
     alphas = lattice.alphas(emissions)
     likelihood = lattice.likelihood(alphas)
-    lost = (_raw(likelihood) < 0.1 * _NEVER)[None, :, None]
+    lost = (raw_of(likelihood) < 0.1 * _NEVER)[None, :, None]
     alive = (xp.arange(lattice.shape[0])[:, None] <= lattice.last)[:, :, None]
     ways = stack(alphas, 0) + stack(lattice.betas(emissions), 0) - reshape(likelihood, (1, -1, 1))
     posterior = exp(where(alive & lattice.inside[None] & ~lost, ways, _NEVER)) * reshape(-g, (1, -1, 1))
     size = lattice.shape[0] * lattice.shape[1] * lattice.shape[2]
     out = reshape(place(reshape(posterior, (-1,)), (lattice.flat,), (size,)), lattice.shape)
     # No path: PyTorch's gradient is NaN there, as that of log(0) is, unless nobody asks for it.
-    return where(lost & alive & (_raw(g)[None, :, None] != 0), np.nan, out)
+    return where(lost & alive & (raw_of(g)[None, :, None] != 0), np.nan, out)
 
 
 def _lengths(lengths: Any, name: str, n: int) -> np.ndarray:
-    raw = _raw(lengths)
+    raw = raw_of(lengths)
     values = backends.of(raw).to_host(raw) if hasattr(raw, "dtype") else np.asarray(raw)
     values = np.atleast_1d(values).astype(np.int64)
     if values.shape != (n,):
@@ -165,7 +162,6 @@ def ctc_loss(
     row (sum of target_lengths,); lengths: (N,). "mean" divides each loss by its target's length first.
     `zero_infinity` makes losses of targets that do not fit their input, and the gradients, 0.
     """
-    from ..tensor import Tensor
 
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction!r} is not a reduction; use 'mean', 'sum' or 'none'")
@@ -181,8 +177,8 @@ def ctc_loss(
     long = _lengths(target_lengths, "target_lengths", n)
     if (wide > steps).any() or (wide < 0).any() or (long < 0).any():
         raise RuntimeError(f"ctc_loss: input_lengths must be between 0 and {steps}, and target_lengths not negative")
-    place_on = backends.of(_raw(log_probs))
-    host = backends.of(_raw(targets)).to_host(_raw(targets))
+    place_on = backends.of(raw_of(log_probs))
+    host = backends.of(raw_of(targets)).to_host(raw_of(targets))
     table = np.full((n, int(long.max(initial=0))), blank, np.int64)
     if host.ndim == 1:
         if int(long.sum()) > len(host):
@@ -195,14 +191,14 @@ def ctc_loss(
         table[np.arange(table.shape[1]) >= long[:, None]] = blank
     if table.size and (table.min() < 0 or table.max() >= classes):
         raise RuntimeError(f"ctc_loss: targets must be classes from 0 to {classes - 1}")
-    where_to = place_on.device_of(_raw(log_probs))
+    where_to = place_on.device_of(raw_of(log_probs))
     there = [place_on.from_host(a, where_to) for a in (table, wide, long)]
     losses = ctc(log_probs, *there, blank)
-    infinite = _raw(losses) == np.inf
+    infinite = raw_of(losses) == np.inf
     if isinstance(log_probs, Tensor) and log_probs.requires_grad:
         # PyTorch's gradient is that of normalised log-probabilities: it has exp(log_probs) beside the posterior. The
         # sum is constant under log_softmax, so this adds to the gradient of `log_probs`, never to that of logits.
-        mass = sum(exp(log_probs) * _alive(place_on.xp, steps, there[1], _raw(log_probs).dtype), (0, 2))
+        mass = sum(exp(log_probs) * _alive(place_on.xp, steps, there[1], raw_of(log_probs).dtype), (0, 2))
         losses = losses + where(infinite, 0.0, mass - mass.detach())
     if zero_infinity:
         losses = where(infinite, 0.0, losses)

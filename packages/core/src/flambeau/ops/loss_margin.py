@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import backends
+from ..tensor import raw_of
 from .activation import logsigmoid, relu
 from .elementwise import clamp, maximum, minimum, sqrt, where
 from .index import gather, index_select
@@ -156,14 +157,10 @@ def multilabel_soft_margin_loss(
     return _reduce(mean(loss if weight is None else loss * weight, -1), _reduction(size_average, reduce, reduction))
 
 
-def _raw(x: Any) -> Any:
-    return getattr(x, "array", x)
-
-
 def _rows(name: str, input: Any, target: Any, target_ndim: int) -> tuple[Any, Any]:
     """The input as (N, C); the target as indices (N,) or (N, C), whose own form may lack the batch dimension."""
-    if _raw(target).dtype.kind not in "iu":
-        raise RuntimeError(f"{name}: target must hold integers, not {_raw(target).dtype}; use .long()")
+    if raw_of(target).dtype.kind not in "iu":
+        raise RuntimeError(f"{name}: target must hold integers, not {raw_of(target).dtype}; use .long()")
     rows = reshape(input, (1, -1)) if input.ndim < 2 else input
     target = reshape(target, (1, -1)[2 - target_ndim :]) if input.ndim < 2 else target
     wanted = tuple(rows.shape[:target_ndim])
@@ -192,7 +189,7 @@ def multi_margin_loss(
         raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 are supported, but got {p}")
     rows, index = _rows("multi_margin_loss", input, target, 1)
     classes = rows.shape[1]
-    raw = _raw(index)
+    raw = raw_of(index)
     if raw.size and (int(raw.min()) < 0 or int(raw.max()) >= classes):
         raise IndexError(f"multi_margin_loss: targets must be classes from 0 to {classes - 1}")
     violation = relu(margin - gather(rows, 1, unsqueeze(index, 1)) + rows)
@@ -218,7 +215,7 @@ def multilabel_margin_loss(
     input (N, C) or (C,); target like input: the classes of each row, ended by the first -1.
     """
     rows, table = _rows("multilabel_margin_loss", input, target, 2)
-    raw = _raw(table)
+    raw = raw_of(table)
     xp = backends.of(raw).xp
     classes = rows.shape[1]
     if raw.size and (int(raw.min()) < -1 or int(raw.max()) >= classes):

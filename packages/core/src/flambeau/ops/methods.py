@@ -45,14 +45,8 @@ def _attach_inplace() -> None:
         inplace.resize_as_, inplace.set_,
     ):  # fmt: skip
         setattr(Tensor, function.__name__, function)
-    draws: list[tuple[str, Any, str]] = [
-        ("normal_", inplace.normal, "Normal numbers in place."),
-        ("uniform_", inplace.uniform, "Uniform numbers in place."),
-        ("bernoulli_", inplace.bernoulli, "0s and 1s in place."),
-        *[(name, draw, "Random numbers in place.") for name, draw in _random.FILLERS.items()],
-    ]
-    for name, draw, doc in draws:
-        setattr(Tensor, name, inplace.make_filler(draw, name, doc))
+    for name, draw in _random.FILLERS.items():
+        setattr(Tensor, name, inplace.make_filler(draw, name))
     for name in _INPLACE_FUNCTIONS.split():
         alias(getattr(Tensor, name + "_"), name + "_", method=False)
     alias(Tensor.detach, "detach", method=False)

@@ -1,4 +1,4 @@
-"""What a tensor is: layout, device, dtype questions that PyTorch answers by a method or function."""
+"""What a tensor is: layout, device, dtype, equality; questions that PyTorch answers by a method or function."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
+from .. import backends, dtypes
 from ..autograd.engine import same_memory
 from ..tensor import Tensor
 from ._op import method
@@ -76,6 +76,25 @@ def storage_offset(input: Tensor) -> int:
     return (input.data_ptr() - Tensor._wrap(owner).data_ptr()) // input.array.itemsize
 
 
+@method()
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Elementwise: |input - other| <= atol + rtol * |other|."""
+    xp = backends.namespace((input.array, other.array))
+    return Tensor._wrap(xp.asarray(xp.isclose(input.array, other.array, rtol, atol, equal_nan)))
+
+
+@method()
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
+    """Whether all elements are close."""
+    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+
+
+@method()
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether shape and all elements are the same."""
+    return input.array.shape == other.array.shape and bool((input.array == other.array).all())
+
+
 def result_type(tensor1: Any, tensor2: Any) -> dtypes.dtype:
     """The dtype of arithmetic between two tensors or numbers."""
     return dtypes.from_numpy_dtype(dtypes.result_numpy([getattr(t, "array", t) for t in (tensor1, tensor2)]))
@@ -109,10 +128,6 @@ def map_(input: Tensor, tensor: Tensor, function: Any) -> Tensor:
 
 def _attach() -> None:
     """Hangs the properties on Tensor."""
-    from .. import _public  # not at the top: that module is for users of the package
-
-    for function in (_public.allclose, _public.equal, _public.isclose):
-        setattr(Tensor, function.__name__, function)
     Tensor.layout = property(lambda self: strided, doc="Always the dense layout.")  # type: ignore[attr-defined]
     Tensor.name = property(lambda self: None, doc="None, as in PyTorch.")  # type: ignore[attr-defined]
     Tensor.is_cpu = property(lambda self: self.device.type == "cpu", doc="Whether it is in host memory.")  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -229,6 +230,21 @@ def feature_dropout(
 
 
 # -- what fills a tensor in place -------------------------------------------------------------------------------
+def _normal_in(g: Generator, t: Tensor, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
+    """Normal numbers."""
+    return g.normal(mean, std, tuple(t.shape), t.array.dtype)
+
+
+def _uniform_in(g: Generator, t: Tensor, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+    """Uniform numbers in [low, high)."""
+    return g.uniform(low, high, tuple(t.shape), t.array.dtype)
+
+
+def _bernoulli_in(g: Generator, t: Tensor, p: Any = 0.5) -> np.ndarray:
+    """1 with probability p (a number, or a tensor of one for each element), 0 otherwise."""
+    return (g.uniform(0, 1, tuple(t.shape), np.float64) < getattr(p, "array", p)).astype(t.array.dtype)
+
+
 def _exponential(g: Generator, t: Tensor, lambd: float = 1.0) -> np.ndarray:
     """Numbers with the density lambd exp(-lambd x)."""
     if lambd <= 0:
@@ -276,7 +292,8 @@ def _integers(g: Generator, t: Tensor, low: int | None = None, high: int | None 
     return g.integers(low, high, tuple(t.shape)).astype(kind)
 
 
-FILLERS = {  # the in-place methods: name -> draw(generator, tensor, *parameters), which gives the values
-    "exponential_": _exponential, "geometric_": _geometric, "cauchy_": _cauchy, "log_normal_": _log_normal,
-    "random_": _integers,
+# The in-place methods: name -> draw(generator, tensor, *parameters), which gives the values.
+FILLERS: dict[str, Callable] = {
+    "normal_": _normal_in, "uniform_": _uniform_in, "bernoulli_": _bernoulli_in, "exponential_": _exponential,
+    "geometric_": _geometric, "cauchy_": _cauchy, "log_normal_": _log_normal, "random_": _integers,
 }  # fmt: skip

@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 
 from .. import backends
+from ..tensor import raw_of
 from ._op import op
 from .matmul import matmul
 from .shape import reshape, transpose
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _PADDINGS = ("zeros", "border", "reflection")
-
-
-def _raw(x: Any) -> Any:
-    return getattr(x, "array", x)
 
 
 @op(
@@ -71,7 +68,7 @@ def _at_border(xp: Any, x: Any, n: int, padding: str, align_corners: bool) -> tu
 
 def _through(position: Any, value: Any, slope: Any) -> Any:
     """The Tensor whose values are `value` and whose derivative by `position` is `slope`."""
-    if _raw(position) is position or not position.requires_grad:
+    if raw_of(position) is position or not position.requires_grad:
         return value
     return (position - position.detach()) * slope + value
 
@@ -91,7 +88,7 @@ def _cubic(t: Any) -> list:
 
 def _taps(xp: Any, position: Any, n: int, mode: str, padding: str, align_corners: bool) -> list[tuple[Any, Any, Any]]:
     """For one dimension: (index, weight or None for 1, whether inside or None for always) of each neighbour used."""
-    raw = _raw(position)
+    raw = raw_of(position)
     if mode == "bicubic":
         low = xp.floor(xp.where(xp.isfinite(raw), raw, -100.0))
         taps = []
@@ -121,13 +118,14 @@ def _sample(input: Any, grid: Any, mode: str, padding: str, align_corners: bool)
             f"grid_sample expects a grid ({input.shape[0]}, …, {rank}) with {input.ndim} dimensions for the input "
             f"{list(input.shape)}, but got {list(grid.shape)}"
         )
-    if _raw(grid).dtype != _raw(input).dtype:
-        raise RuntimeError(f"grid_sample: input is {_raw(input).dtype} but grid is {_raw(grid).dtype}; make them equal")
+    if raw_of(grid).dtype != raw_of(input).dtype:
+        kinds = f"input is {raw_of(input).dtype} but grid is {raw_of(grid).dtype}"
+        raise RuntimeError(f"grid_sample: {kinds}; make them equal")
     if math.prod(input.shape[2:]) == 0:
         raise RuntimeError(f"grid_sample: input has no points to sample: {list(input.shape)}")
     if mode == "bicubic" and rank != 2:
         raise NotImplementedError("grid_sample: bicubic interpolation is for 4-d input only")
-    xp = backends.of(_raw(input)).xp
+    xp = backends.of(raw_of(input)).xp
     n, c, *space = input.shape
     points = math.prod(grid.shape[1:-1])
     flat = reshape(input, (n, c, math.prod(space)))
@@ -151,7 +149,7 @@ def _sample(input: Any, grid: Any, mode: str, padding: str, align_corners: bool)
     for index, weight, inside in corners:
         term = pick_points(flat, index)
         if inside is not None:
-            mask = inside.astype(_raw(input).dtype)
+            mask = inside.astype(raw_of(input).dtype)
             weight = mask if weight is None else weight * mask
         if weight is not None:
             term = term * reshape(weight, (n, 1, points))
@@ -212,7 +210,7 @@ def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any
         )
     if min(size) < 1:
         raise ValueError(f"affine_grid: expected a non-zero, positive size, but got {list(size)}")
-    raw = _raw(theta)
+    raw = raw_of(theta)
     if raw.dtype.kind != "f":
         raise ValueError(f"affine_grid: theta must be floating point, not {raw.dtype}")
     xp = backends.of(raw).xp

@@ -191,6 +191,9 @@ def cat(xp, tensors, dim=0):
         raise RuntimeError(f"sizes must match except in dimension {dim} ({e})") from None
 
 
+alias(cat, "concat", "concatenate", method=False)
+
+
 def _cut(g, shapes, dim):
     dim = normalize_dim(dim, max(len(s) for s in shapes))
     parts, start = [], 0

@@ -8,7 +8,18 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
-from .updates import advance, blocks, check_betas, check_range, decayed, namespace, new_step, zeros_like
+from .updates import (
+    advance,
+    average,
+    average_square,
+    blocks,
+    check_betas,
+    check_range,
+    decayed,
+    namespace,
+    new_step,
+    zeros_like,
+)
 
 
 class Adam(Optimizer):
@@ -74,7 +85,6 @@ class Adam(Optimizer):
 
         def update(param: Any, grad: Any, state: dict[str, Any]) -> None:
             xp = namespace(param)
-            multiply = xp.multiply
             step = advance(state)
             scale = lr / (1 - beta1**step)
             correction = math.sqrt(1 - beta2**step)
@@ -84,13 +94,8 @@ class Adam(Optimizer):
                 if shrink != 1:
                     p *= shrink
                 g = decayed(g, p, coupled_decay, other)
-                multiply(g, 1 - beta1, out=work)
-                m *= beta1
-                m += work
-                multiply(g, g, out=work)
-                work *= 1 - beta2
-                v *= beta2
-                v += work
+                average(m, g, beta1, work)
+                average_square(v, g, beta2, work)
                 if amsgrad:
                     xp.maximum(top[0], v, out=top[0])
                     v = top[0]

@@ -8,7 +8,18 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
-from .updates import advance, blocks, check_betas, check_range, decayed, namespace, new_step, zeros_like
+from .updates import (
+    advance,
+    average,
+    average_square,
+    blocks,
+    check_betas,
+    check_range,
+    decayed,
+    namespace,
+    new_step,
+    zeros_like,
+)
 
 
 class Adamax(Optimizer):
@@ -55,9 +66,7 @@ class Adamax(Optimizer):
             scale = lr / (1 - beta1 ** advance(state))
             for p, g, m, u, work, other in blocks(param, grad, state["exp_avg"].array, state["exp_inf"].array, work=2):
                 g = decayed(g, p, weight_decay, other)
-                xp.multiply(g, 1 - beta1, out=work)
-                m *= beta1
-                m += work
+                average(m, g, beta1, work)
                 u *= beta2
                 xp.abs(g, out=work)
                 work += eps
@@ -130,13 +139,8 @@ class NAdam(Optimizer):
                     p *= 1 - lr * weight_decay
                 else:
                     g = decayed(g, p, weight_decay, other)
-                xp.multiply(g, 1 - beta1, out=work)
-                m *= beta1
-                m += work
-                xp.multiply(g, g, out=work)
-                work *= 1 - beta2
-                v *= beta2
-                v += work
+                average(m, g, beta1, work)
+                average_square(v, g, beta2, work)
                 step_size = g * (lr * (1 - mu) / (1 - product))
                 step_size += m * (lr * mu_next / (1 - product * mu_next))
                 xp.divide(v, 1 - beta2**step, out=work)
@@ -201,13 +205,8 @@ class RAdam(Optimizer):
                     p *= 1 - lr * weight_decay
                 else:
                     g = decayed(g, p, weight_decay, other)
-                xp.multiply(g, 1 - beta1, out=work)
-                m *= beta1
-                m += work
-                xp.multiply(g, g, out=work)
-                work *= 1 - beta2
-                v *= beta2
-                v += work
+                average(m, g, beta1, work)
+                average_square(v, g, beta2, work)
                 if length > 5:
                     ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
                     xp.sqrt(v, out=work)

@@ -7,7 +7,18 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
-from .updates import advance, blocks, check_betas, check_range, decayed, namespace, new_step, zeros_like
+from .updates import (
+    advance,
+    average,
+    average_square,
+    blocks,
+    check_betas,
+    check_range,
+    decayed,
+    namespace,
+    new_step,
+    zeros_like,
+)
 
 
 class RMSprop(Optimizer):
@@ -66,10 +77,7 @@ class RMSprop(Optimizer):
             arrays = [state[name].array for name in names]
             for p, g, v, *rest, work, other in blocks(param, grad, *arrays, work=2):
                 g = decayed(g, p, weight_decay, other)
-                xp.multiply(g, g, out=work)
-                work *= 1 - alpha
-                v *= alpha
-                v += work
+                average_square(v, g, alpha, work)
                 if centered:
                     average = rest[-1]
                     average += (1 - alpha) * (g - average)
@@ -198,18 +206,12 @@ class Adadelta(Optimizer):
                 param, grad, state["square_avg"].array, state["acc_delta"].array, work=2
             ):
                 g = decayed(g, p, weight_decay, other)
-                xp.multiply(g, g, out=work)
-                work *= 1 - rho
-                v *= rho
-                v += work
+                average_square(v, g, rho, work)
                 delta = xp.sqrt(d + eps)
                 xp.add(v, eps, out=work)
                 delta /= xp.sqrt(work, out=work)
                 delta *= g
-                xp.multiply(delta, delta, out=work)
-                work *= 1 - rho
-                d *= rho
-                d += work
+                average_square(d, delta, rho, work)
                 delta *= lr
                 p -= delta
 
@@ -308,8 +310,6 @@ class Lion(Optimizer):
                 xp.sign(work, out=work)
                 work *= lr
                 p -= work
-                m *= beta2
-                xp.multiply(g, 1 - beta2, out=work)
-                m += work
+                average(m, g, beta2, work)
 
         return update

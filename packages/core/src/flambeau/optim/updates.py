@@ -84,6 +84,21 @@ def decayed(grad: Any, param: Any, weight_decay: float, work: Any) -> Any:
     return work
 
 
+def average(mean: Any, value: Any, beta: float, work: Any) -> None:
+    """``mean = beta * mean + (1 - beta) * value``, in place."""
+    namespace(mean).multiply(value, 1 - beta, out=work)
+    mean *= beta
+    mean += work
+
+
+def average_square(mean: Any, value: Any, beta: float, work: Any) -> None:
+    """``mean = beta * mean + (1 - beta) * value**2``, in place."""
+    namespace(mean).multiply(value, value, out=work)
+    work *= 1 - beta
+    mean *= beta
+    mean += work
+
+
 def blocks(*arrays: Any, work: int = 1) -> Iterator[tuple[Any, ...]]:
     """The arrays in pieces that fit the cache, each with ``work`` scratch arrays of its shape after them.
 
