@@ -22,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 DATABASES = {
     "tests/peers/test_ops_peer.py::test_operator": "entries of PyTorch's operator database (op_db) agree",
     "tests/peers/test_module_db.py::test_module[": "entries of PyTorch's module database (module_db) agree",
-    "tests/peers/test_optim_db.py::test_inputs[": "sample inputs of PyTorch's optimizer database (optim_db) agree",
+    "tests/peers/test_optim_db.py::test_every_sample_input[": "optimizers of PyTorch's database (optim_db) agree",
 }
 PEERS = Path(__file__).parent / "peers"
 
