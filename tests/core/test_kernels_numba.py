@@ -70,6 +70,30 @@ def test_threads_do_not_change_bits():
     np.testing.assert_array_equal(one, numba_eltwise.gelu(x))
 
 
+NUMBA_AFTER_ONEDNN = """
+import ctypes, numpy as np, flambeau as fb
+x = fb.tensor(np.linspace(-3, 3, 2 * 16 * 8 * 8 * 16, dtype="f").reshape(2, 16, 32, 32), requires_grad=True)
+net = fb.nn.Conv2d(16, 16, 3)
+net(x).sum().backward()
+openmp = ctypes.CDLL("libgomp.so.1")
+before, weight_grad = openmp.omp_get_max_threads(), net.weight.grad.numpy().copy()
+fb.nn.functional.silu(x)
+net.weight.grad = None
+net(x).sum().backward()
+print(before, openmp.omp_get_max_threads(), (net.weight.grad.numpy() == weight_grad).all(), fb.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("name", ["FLAMBEAU_NUM_THREADS", "OMP_NUM_THREADS"])
+def test_the_start_of_numba_leaves_onednn_its_threads(name):
+    """It once raised OpenMP's number to all cores in the middle of a run, and the last bits of results changed."""
+    pytest.importorskip("cffi")
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")} | {name: "1"}
+    run = [sys.executable, "-c", NUMBA_AFTER_ONEDNN]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["1", "1", "True", "1"], done.stdout + done.stderr
+
+
 FORK = """
 import os, numpy as np, flambeau as fb, sys
 assert "numba" not in sys.modules

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from . import backends
+from .backends.kernels._threads import default_threads
 from .device import device as _device
 from .tensor import Tensor, _print_options
 
@@ -74,8 +75,8 @@ def get_default_device() -> _device:
 
 
 def get_num_threads() -> int:
-    """Threads that CPU kernels use: FLAMBEAU_NUM_THREADS, or the number of usable cores."""
-    return int(os.environ.get("FLAMBEAU_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    """Threads that CPU kernels use: FLAMBEAU_NUM_THREADS, else OMP_NUM_THREADS, else the number of usable cores."""
+    return default_threads()
 
 
 def set_num_threads(n: int) -> None:

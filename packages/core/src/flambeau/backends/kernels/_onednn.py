@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from cffi import FFI
 
+from . import _threads
+
 __all__ = ["Plan", "Unsupported", "cached", "create", "descriptor", "disabled", "execution_lock", "set_num_threads"]
 
 ffi = FFI()
@@ -189,7 +191,7 @@ os.register_at_fork(after_in_child=_disable_in_child)
 def set_num_threads(count: int) -> None:
     """Use `count` threads in kernels called from this thread. Plans divide their work when built: they are dropped."""
     try:
-        openmp = ctypes.CDLL("libgomp.so.1")
+        openmp = _threads.openmp()
     except OSError as error:
         raise RuntimeError(f"libgomp.so.1 cannot be loaded ({error}): set OMP_NUM_THREADS before the start") from error
     with execution_lock:

@@ -28,6 +28,8 @@ except ImportError:
 
 import numba
 
+from . import _threads
+
 __all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
@@ -87,15 +89,14 @@ elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 
 # -- threads ----------------------------------------------------------------------------------------------------------
 def _count(wanted: Any = None) -> int:
-    wanted = int(wanted or os.environ.get("FLAMBEAU_NUM_THREADS") or numba.config.NUMBA_NUM_THREADS)
-    return max(1, min(wanted, numba.config.NUMBA_NUM_THREADS))
+    return max(1, min(int(wanted or _threads.default_threads()), numba.config.NUMBA_NUM_THREADS))
 
 
 class _Thread(threading.local):
     count = 0
 
 
-_threads, _this = _count(), _Thread()
+_wanted, _this = _count(), _Thread()
 
 
 def _launch() -> None:
@@ -103,7 +104,8 @@ def _launch() -> None:
         importlib.import_module("numba.np.ufunc.omppool")  # ImportError where there is no OpenMP
 
         numba.config.THREADING_LAYER = "omp"
-    numba.set_num_threads(_threads)
+    with _threads.kept():  # the start of the pool would set OpenMP's number, and oneDNN's with it
+        numba.set_num_threads(_wanted)
     layer = numba.threading_layer() if _running() else numba.config.THREADING_LAYER
     if layer not in _LAYERS:
         raise ImportError(f"the kernels need Numba's threading layer omp or tbb, but {layer} is in use")
@@ -118,17 +120,18 @@ def _running() -> bool:
 
 def set_num_threads(count: int) -> None:
     """Use `count` threads from now on, at most as many as Numba has started (NUMBA_NUM_THREADS, or the cores)."""
-    global _threads
-    _threads = _count(count)
+    global _wanted
+    _wanted = _count(count)
 
 
 def ready() -> bool:
     """Whether kernels may run here and now: not in a forked child, which has none of OpenMP's threads."""
     if disabled:
         return False
-    if _this.count != _threads:  # Numba counts for each Python thread
-        numba.set_num_threads(_threads)
-        _this.count = _threads
+    if _this.count != _wanted:  # Numba counts for each Python thread
+        with _threads.kept():
+            numba.set_num_threads(_wanted)
+        _this.count = _wanted
     return True
 
 
