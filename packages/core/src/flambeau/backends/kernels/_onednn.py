@@ -40,6 +40,14 @@ int dnnl_memory_set_data_handle(void *, void *);
 int dnnl_memory_destroy(void *);
 int dnnl_primitive_attr_create(void **);
 int dnnl_primitive_attr_set_scratchpad_mode(void *, int);
+int dnnl_primitive_attr_set_post_ops(void *, const void *);
+int dnnl_primitive_attr_destroy(void *);
+int dnnl_post_ops_create(void **);
+int dnnl_post_ops_destroy(void *);
+int dnnl_post_ops_append_eltwise(void *, int algorithm, float alpha, float beta);
+int dnnl_post_ops_append_sum(void *, float scale, int32_t zero_point, int dtype);
+int dnnl_matmul_primitive_desc_create(void **, void *, const void *, const void *, const void *, const void *,
+    const void *);
 int dnnl_primitive_desc_query(const void *, int what, int index, void *result);
 const void *dnnl_primitive_desc_query_md(const void *, int what, int index);
 int dnnl_primitive_desc_destroy(void *);
