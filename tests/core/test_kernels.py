@@ -359,41 +359,6 @@ def test_threads_share_the_plans():
     assert not wrong
 
 
-MEMORY = """
-import resource
-import numpy as np
-from flambeau.backends.kernels._memory import keep_freed_memory
-kept = keep_freed_memory()
-def faults(mib):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        a = np.ones(mib << 18, np.float32)
-        b = a + a
-        c = a * b
-        del a, b, c
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(3)
-print(kept, faults(3))
-"""
-
-
-def test_a_loop_over_large_arrays_takes_no_page_faults():
-    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
-
-    def run(**settings):
-        command = [sys.executable, "-c", MEMORY]
-        output = subprocess.run(command, env={**environment, **settings}, check=True, capture_output=True, text=True)
-        kept, faults = output.stdout.split()
-        return kept == "True", int(faults)
-
-    kept, faults = run()
-    if not kept:
-        pytest.skip("the C library is not glibc")
-    assert faults < 100
-    assert run(FLAMBEAU_KEEP_BYTES="0")[0] is False
-    assert run(MALLOC_ARENA_MAX="4")[0] is False
-
-
 CHILD = """
 import os, numpy as np
 from flambeau.backends.kernels import onednn_conv

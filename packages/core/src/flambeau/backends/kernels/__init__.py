@@ -7,8 +7,6 @@ what it does not take (dtypes other than float32, empty arrays, forked children 
 import importlib
 from typing import Any
 
-from . import _memory
-
 __all__ = ["load", "load_numba", "register"]
 
 _MODULES = {
@@ -32,7 +30,6 @@ def load() -> bool:
             for function in functions:
                 REGISTRY[function].kernel = None
         return False
-    _memory.keep_freed_memory()
     for name, functions in _MODULES.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
@@ -50,7 +47,6 @@ def load_numba() -> bool:
             for function in functions:
                 REGISTRY[function].kernel = None
         return False
-    _memory.keep_freed_memory()
     for name, functions in _NUMBA.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
