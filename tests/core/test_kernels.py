@@ -359,6 +359,20 @@ def test_threads_share_the_plans():
     assert not wrong
 
 
+STAYS = """
+from flambeau.backends.kernels import _onednn
+_onednn.ffi.dlclose(_onednn.lib)
+print("libdnnl" in open("/proc/self/maps").read())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_the_library_stays_loaded_to_the_very_end():
+    """OpenMP's threads may still run its code when the interpreter closes it: one exit in ten was a crash."""
+    done = subprocess.run([sys.executable, "-c", STAYS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 CHILD = """
 import os, numpy as np
 from flambeau.backends.kernels import onednn_conv

@@ -9,7 +9,6 @@ from typing import Any
 
 from . import backends
 from .backends.kernels._threads import default_threads
-from .backends.memory import host_statistics, keep_freed_memory, release_free_memory
 from .device import device as _device
 from .tensor import Tensor, _print_options
 
@@ -108,14 +107,12 @@ def memory_stats(device: Any = None) -> dict[str, int]:
     True
     """
     where = _device("cpu" if device is None else device)
-    if where.type == "cpu":
-        return {**host_statistics(), "keep_bytes": keep_freed_memory()}
     return backends.get(where).statistics(where)
 
 
 def empty_cache() -> None:
     """Gives memory that is kept for reuse back to the system (and to the CUDA driver, if CUDA is in use)."""
-    release_free_memory()
+    backends.cpu.empty_cache()
     if backends._cuda is not None:
         backends._cuda.empty_cache()
 

@@ -91,6 +91,9 @@ _UNIMPLEMENTED = 3
 _ALIGNMENT = 64
 _CACHE_SIZE = 1024
 
+# The library is never unloaded: at the end of the interpreter OpenMP's threads may still be waiting inside its code.
+_STAYS = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
+
 NULL = ffi.NULL
 
 
@@ -146,7 +149,7 @@ def _open() -> Any:
     for path in _candidates():
         try:
             with _openmp_settings():
-                library = ffi.dlopen(path)
+                library = ffi.dlopen(path, _STAYS)
         except OSError as error:
             reasons.append(f"{path}: {error}")
             continue
