@@ -16,6 +16,7 @@ _MODULES = {
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
 _NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load their library themselves
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 
@@ -81,3 +82,6 @@ def register() -> None:
     for functions in _NUMBA.values():
         for name in functions:
             kernel(name)(numba_stand_in(name))
+    for module, functions in _LIGHT.items():
+        for name in functions:
+            kernel(name)(getattr(importlib.import_module(f".{module}", __name__), name))
