@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .numba_setup import scalar
 
-__all__ = ["erf", "exp", "sigmoid"]
+__all__ = ["erf", "exp", "ordered", "sigmoid", "unordered"]
 
 f = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = f(1.4426950408889634), f(0.693145751953125), f(1.4286068203094172e-06)
@@ -39,6 +39,19 @@ def as_int(typing: Any, value: Any) -> Any:
     return types.int32(types.float32), lambda context, builder, signature, args: builder.bitcast(
         args[0], ir.IntType(32)
     )
+
+
+@scalar
+def ordered(x):
+    """An int32 in the order of floats (NaN at the ends): vector instructions find the largest, which NaN hinders."""
+    bits = as_int(x)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@scalar
+def unordered(key):
+    """The inverse of `ordered`."""
+    return as_float(np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 
 @scalar
