@@ -19,6 +19,7 @@ _MODULES = {
 }
 _NUMBA = {
     "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_loss": ("class_cross_entropy", "class_cross_entropy_grad"),
     "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
 }
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba

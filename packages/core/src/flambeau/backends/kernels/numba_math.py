@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .numba_setup import scalar
 
-__all__ = ["erf", "exp", "ordered", "sigmoid", "unordered"]
+__all__ = ["erf", "exp", "fading", "ordered", "sigmoid", "unordered"]
 
 f = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = f(1.4426950408889634), f(0.693145751953125), f(1.4286068203094172e-06)
@@ -83,6 +83,13 @@ def exp(x):
     y = (_tail(r) + r + _ONE) * half * _TWO
     y = _INF if x > _EXP_HIGH else y
     return _ZERO if x < _EXP_LOW else y
+
+
+@scalar
+def fading(x):
+    """exp(x) for x of at most 0: no overflow to look for."""
+    r, half = _reduced(x)
+    return _ZERO if x < _EXP_LOW else (_tail(r) + r + _ONE) * (half + half)
 
 
 @scalar

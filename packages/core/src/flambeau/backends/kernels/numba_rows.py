@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .numba_math import exp, ordered, unordered
+from .numba_math import exp, fading, ordered, unordered
 from .numba_setup import BLOCK, accepts, inlined_sum, reducing
 
 __all__ = ["log_softmax", "log_softmax_grad", "softmax", "softmax_grad"]
@@ -36,7 +36,7 @@ def sum_of_exponentials(row, shift):
     """The sum of exp(row - shift)."""
     total = _ZERO
     for j in range(row.size):
-        total += exp(row[j] - shift)
+        total += fading(row[j] - shift)
     return total
 
 
@@ -47,7 +47,7 @@ def _softmax(x, out, step):
             row, to = x[i], out[i]
             top, total = largest(row), _ZERO
             for j in range(row.size):
-                value = exp(row[j] - top)
+                value = fading(row[j] - top)
                 to[j] = value
                 total += value
             scale = _ONE / total
