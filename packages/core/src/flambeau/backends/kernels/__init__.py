@@ -20,8 +20,12 @@ _MODULES = {
 _NUMBA = {
     "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
     "numba_loss": ("class_cross_entropy", "class_cross_entropy_grad"),
+    "numba_norm": (
+        "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",
+        "native_layer_norm", "rms_norm_grad",
+    ),
     "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
-}
+}  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 
