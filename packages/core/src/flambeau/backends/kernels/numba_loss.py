@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .numba_math import exp, fading
+from .numba_math import fading
+from .numba_math import log as logarithm
 from .numba_rows import largest, rows_at_once, sum_of_exponentials
 from .numba_setup import BLOCK, accepts, inlined_sum, reducing
 
@@ -62,10 +63,10 @@ def _rows_grad(g, x, target, ignore, smoothing, tops, logs, out, step):
             slope, top, log, even = g[i], tops[i], logs[i], smoothing / f(row.size)
             if even == _ZERO:
                 for j in range(row.size):
-                    to[j] = exp((row[j] - top) - log) * slope
+                    to[j] = fading((row[j] - top) - log) * slope
             else:
                 for j in range(row.size):
-                    to[j] = (exp((row[j] - top) - log) - even) * slope
+                    to[j] = (fading((row[j] - top) - log) - even) * slope
             to[target[i]] -= slope * (_ONE - smoothing)
 
 
@@ -97,7 +98,8 @@ def _planes(x, target, ignore, smoothing, losses, counts, tops, logs):
                 for p in range(top.size):
                     loss[p] += row[p] - top[p]
         for p in range(top.size):
-            log[p] = f(math.log(log[p]))
+            log[p] = logarithm(log[p])
+        for p in range(top.size):
             if wanted[p] == ignore:
                 loss[p] = _ZERO
                 count[p] = _ZERO
@@ -122,7 +124,7 @@ def _planes_grad(g, x, target, ignore, smoothing, tops, logs, out):
             row, to = x[n, c, start:stop], out[n, c, start:stop]
             for p in range(top.size):
                 hit = _ONE - smoothing if wanted[p] == c else _ZERO
-                value = (exp((row[p] - top[p]) - log[p]) - (even + hit)) * slope[p]
+                value = (fading((row[p] - top[p]) - log[p]) - (even + hit)) * slope[p]
                 to[p] = _ZERO if wanted[p] == ignore else value
 
 
@@ -132,9 +134,10 @@ def _indices(input: np.ndarray, target: np.ndarray, ignore: int) -> np.ndarray |
         return None
     if target.shape != (input.shape[0], *input.shape[2:]):
         return None
-    wrong = (target < 0) | (target >= input.shape[1])
-    if wrong.any() and (wrong & (target != ignore)).any():
-        return None
+    if target.min() < 0 or target.max() >= input.shape[1]:
+        wrong = (target < 0) | (target >= input.shape[1])
+        if (wrong & (target != ignore)).any():
+            return None
     return np.ascontiguousarray(target, np.int64)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .numba_math import exp, fading, ordered, unordered
+from .numba_math import fading, ordered, unordered
 from .numba_setup import BLOCK, accepts, inlined_sum, reducing
 
 __all__ = ["log_softmax", "log_softmax_grad", "softmax", "softmax_grad"]
@@ -87,7 +87,7 @@ def _log_softmax_grad(g, y, out, step):
             for j in range(row.size):
                 total += slope[j]
             for j in range(row.size):
-                to[j] = slope[j] - exp(row[j]) * total
+                to[j] = slope[j] - fading(row[j]) * total
 
 
 def rows(array: np.ndarray, length: int) -> np.ndarray:
