@@ -15,8 +15,21 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
-_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
 _LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load their library themselves
+_NUMBA = {
+    "numba_attention": ("attention", "attention_grad"),
+    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_loss": ("class_cross_entropy", "class_cross_entropy_grad"),
+    "numba_norm": (
+        "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",
+        "native_layer_norm", "rms_norm_grad",
+    ),
+    "numba_quant": ("linear_int4", "linear_int8"),
+    "numba_recurrent": (
+        "gru_sequence", "gru_sequence_grad", "lstm_sequence", "lstm_sequence_grad", "rnn_sequence", "rnn_sequence_grad",
+    ),
+    "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
+}  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 

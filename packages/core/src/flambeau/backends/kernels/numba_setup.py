@@ -30,7 +30,7 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
+__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "inlined_sum", "ready", "reducing", "scalar"]
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -80,11 +80,16 @@ def _compiler(**options: Any) -> Callable:
 
 # No "nnan" and no "ninf": NaN and infinities go through kernels as through NumPy.
 _EXACT = {"contract"}
+_SUMS = _EXACT | {"reassoc"}
 _COMMON: dict[str, Any] = dict(error_model="numpy", nogil=True, boundscheck=False)
 scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
+reducing = _compiler(parallel=True, fastmath=_SUMS, **_COMMON)
+"""A parallel kernel that adds up in the lanes of vector registers; the order depends on the shapes alone."""
+inlined_sum = numba.njit(error_model="numpy", fastmath=_SUMS, forceinline=True)
+"""A function of vectors that such kernels inline."""
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
