@@ -17,7 +17,10 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
-_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_NUMBA = {
+    "numba_attention": ("attention", "attention_grad"),
+    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+}
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 
