@@ -17,7 +17,12 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
-_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_NUMBA = {
+    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_recurrent": (
+        "gru_sequence", "gru_sequence_grad", "lstm_sequence", "lstm_sequence_grad", "rnn_sequence", "rnn_sequence_grad"
+    ),
+}  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 

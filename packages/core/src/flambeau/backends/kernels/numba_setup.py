@@ -30,7 +30,7 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
+__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar", "serial"]
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -85,6 +85,8 @@ scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
+serial = _compiler(fastmath=_EXACT, **_COMMON)
+"""The same on the calling thread alone, for small work or as a part of a parallel kernel."""
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
