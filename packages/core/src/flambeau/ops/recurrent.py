@@ -33,6 +33,9 @@ def _steps(batch_sizes: Sequence[int], reverse: bool) -> list[tuple[int, int]]:
 
 def _before(initial: Any, values: Any, batch_sizes: Sequence[int], reverse: bool) -> Any:
     """For each row the state that its step started from: that of the step before, or the initial one."""
+    n = batch_sizes[0]
+    if batch_sizes[-1] == n:  # sequences of one length: the states, moved by one step
+        return cat([values[n:], initial] if reverse else [initial, values[: values.shape[0] - n]], 0)
     parts = []
     last = None
     for start, end in _steps(batch_sizes, reverse):
@@ -313,9 +316,7 @@ def _gru_vjp(g, out, hx, w_hh, batch_sizes, reverse):
     output, _, gates, hidden, hx, w_hh = _wide(*out, hx, w_hh)
     before = _before(hx, output, batch_sizes, reverse)
     if g_gates is None and g_hidden is None and not isinstance(gates, Tensor):
-        d_input, d_inner, dh = gru_sequence_grad(
-            g_output, g_h, gates, hidden, output, hx, w_hh, batch_sizes, reverse
-        )
+        d_input, d_inner, dh = gru_sequence_grad(g_output, g_h, gates, hidden, output, hx, w_hh, batch_sizes, reverse)
     else:
         d_input, d_inner, dh = _gru_walk(
             (g_output, g_h, g_gates, g_hidden), gates, hidden, before, hx, w_hh, batch_sizes, reverse

@@ -24,6 +24,7 @@ __all__ = [
 
 f = np.float32
 _ONE, _TWO, _HALF, _FAR, _ZERO = f(1), f(2), f(0.5), f(9.5), f(0)
+_WORTH_CALL = 1 << 10  # numbers in the gates: NumPy does smaller sequences, whether Numba has been loaded or not
 _WORTH_THREADS = 1 << 20  # multiply-adds of a sequence: fewer are done before the threads have started
 
 
@@ -117,16 +118,15 @@ def _lstm_back_threads(chunk, starts, sizes, g_output, gates, cells, cx, panels,
     count = dh.shape[0]
     for task in prange((count + chunk - 1) // chunk):
         first = task * chunk
-        _lstm_back(
-            first, min(count, first + chunk), starts, sizes, g_output, gates, cells, cx, panels, dh, dc, d_gates
-        )
+        _lstm_back(first, min(count, first + chunk), starts, sizes, g_output, gates, cells, cx, panels, dh, dc, d_gates)
 
 
 def lstm_sequence(
     input: np.ndarray, hx: np.ndarray, cx: np.ndarray, w_hh: np.ndarray, w_hr: Any, batch_sizes: tuple, reverse: bool
 ) -> Any:
     """(output, last hidden, last cell, gates, cells) of the op of this name, without a projection."""
-    if w_hr is not None or not _takes(batch_sizes, input, hx, cx, w_hh):
+    size = hx.shape[1]
+    if w_hr is not None or not _takes(batch_sizes, 4, size, [(input, 4 * size)], [hx, cx], w_hh):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh.T)
@@ -145,8 +145,9 @@ def lstm_sequence_grad(
     w_hh: np.ndarray, w_hr: Any, batch_sizes: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
     """(cotangents of input, hx, cx) for the op of this name, without a projection."""
-    given = [g for g in (g_output, g_h, g_c) if g is not None]
-    if w_hr is not None or not _takes(batch_sizes, gates, cells, hx, cx, w_hh, *given):
+    size = hx.shape[1]
+    rows = [(gates, 4 * size), (cells, size), (g_output, size)]
+    if w_hr is not None or not _takes(batch_sizes, 4, size, rows, [hx, cx, g_h, g_c], w_hh):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh)
@@ -250,7 +251,10 @@ def gru_sequence(
     input: np.ndarray, hx: np.ndarray, w_hh: np.ndarray, b_hh: Any, batch_sizes: tuple, reverse: bool
 ) -> Any:
     """(output, last hidden, gates, hidden part of n) of the op of this name."""
-    if not _takes(batch_sizes, input, hx, w_hh, *([] if b_hh is None else [b_hh])):
+    size = hx.shape[1]
+    if not _takes(batch_sizes, 3, size, [(input, 3 * size)], [hx], w_hh):
+        return NotImplemented
+    if b_hh is not None and (b_hh.shape != (3 * size,) or not accepts(b_hh, w_hh)):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh.T)
@@ -270,8 +274,9 @@ def gru_sequence_grad(
     w_hh: np.ndarray, batch_sizes: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
     """(cotangents of input, of the hidden product, of hx) for the op of this name."""
-    given = [g for g in (g_output, g_h) if g is not None]
-    if not _takes(batch_sizes, gates, hidden, output, hx, w_hh, *given):
+    size = hx.shape[1]
+    rows = [(gates, 3 * size), (hidden, size), (output, size), (g_output, size)]
+    if not _takes(batch_sizes, 3, size, rows, [hx, g_h], w_hh):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh)
@@ -350,7 +355,8 @@ def rnn_sequence(
     input: np.ndarray, hx: np.ndarray, w_hh: np.ndarray, nonlinearity: str, batch_sizes: tuple, reverse: bool
 ) -> Any:
     """(output, last hidden) of the op of this name."""
-    if not _takes(batch_sizes, input, hx, w_hh):
+    size = hx.shape[1]
+    if not _takes(batch_sizes, 1, size, [(input, size)], [hx], w_hh):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh.T)
@@ -367,8 +373,8 @@ def rnn_sequence_grad(
     batch_sizes: tuple, reverse: bool,
 ) -> Any:  # fmt: skip
     """(cotangents of input, of hx) for the op of this name."""
-    given = [g for g in (g_output, g_h) if g is not None]
-    if not _takes(batch_sizes, output, hx, w_hh, *given):
+    size = hx.shape[1]
+    if not _takes(batch_sizes, 1, size, [(output, size), (g_output, size)], [hx, g_h], w_hh):
         return NotImplemented
     starts, sizes = _steps(batch_sizes, reverse)
     panels = packed(w_hh)
@@ -381,8 +387,22 @@ def rnn_sequence_grad(
 
 
 # -- what they share --------------------------------------------------------------------------------------------------
-def _takes(batch_sizes: tuple, *arrays: Any) -> bool:
-    return bool(batch_sizes) and all(array.size for array in arrays) and accepts(*arrays)
+def _takes(batch_sizes: tuple, gates: int, size: int, rows: Any, states: Any, weight: np.ndarray) -> bool:
+    """Whether the arrays are for the kernels: by dtype, size and shape. Those that are None are fine.
+
+    `rows` are (array, numbers of a row) with a row for each row of the packed sequence, `states` have one for each
+    sequence. What does not fit is left to the op, which says so.
+    """
+    if not batch_sizes or weight.shape != (gates * size, size) or gates * size * sum(batch_sizes) < _WORTH_CALL:
+        return False
+    total, batch = sum(batch_sizes), states[0].shape[0]
+    if min(batch_sizes) < 1 or max(batch_sizes) != batch:
+        return False
+    rows = [(array, width) for array, width in rows if array is not None]
+    states = [array for array in states if array is not None]
+    if any(array.shape != (total, width) for array, width in rows) or any(a.shape != (batch, size) for a in states):
+        return False
+    return accepts(weight, *states, *[array for array, _ in rows])
 
 
 @functools.lru_cache(maxsize=64)
