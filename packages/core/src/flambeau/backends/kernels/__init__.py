@@ -31,6 +31,7 @@ _NUMBA = {
     "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
 }  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
+_WORTH_SEQUENCE = 1 << 10  # the same for recurrent layers: NumPy needs a score of calls for each time step
 
 
 def load() -> bool:
@@ -84,8 +85,10 @@ def register() -> None:
             kernel(name)(stand_in(name))
 
     def numba_stand_in(name: str) -> Any:
+        worth = _WORTH_SEQUENCE if name in _NUMBA["numba_recurrent"] else _WORTH_NUMBA
+
         def first_call(*args: Any) -> Any:
-            if all(getattr(arg, "size", 0) < _WORTH_NUMBA for arg in args):
+            if all(getattr(arg, "size", 0) < worth for arg in args):
                 return NotImplemented
             compiled = REGISTRY[name].kernel if load_numba() else None
             return NotImplemented if compiled is None else compiled(*args)

@@ -30,7 +30,11 @@ import numba
 
 from . import _threads
 
+<<<<<<< HEAD
 __all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "inlined_sum", "ready", "reducing", "scalar"]
+=======
+__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar", "serial"]
+>>>>>>> k-optim
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -86,10 +90,15 @@ scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
+<<<<<<< HEAD
 reducing = _compiler(parallel=True, fastmath=_SUMS, **_COMMON)
 """A parallel kernel that adds up in the lanes of vector registers; the order depends on the shapes alone."""
 inlined_sum = numba.njit(error_model="numpy", fastmath=_SUMS, forceinline=True)
 """A function of vectors that such kernels inline."""
+=======
+serial = _compiler(fastmath=_EXACT, **_COMMON)
+"""The same on the calling thread alone, for small work or as a part of a parallel kernel."""
+>>>>>>> k-optim
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
