@@ -17,7 +17,11 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
-_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_NUMBA = {
+    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_gemv": ("linear",),
+    "numba_quant": ("linear_int4", "linear_int8"),
+}
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 
 

@@ -30,7 +30,7 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
+__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "rows_of_task", "scalar"]
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -133,6 +133,11 @@ def ready() -> bool:
             numba.set_num_threads(_wanted)
         _this.count = _wanted
     return True
+
+
+def rows_of_task(count: int) -> int:
+    """Rows of a matrix for a task of a kernel in which each row is computed alone: the division cannot show then."""
+    return max(16, -(-count // _wanted))
 
 
 def _disable_in_child() -> None:
