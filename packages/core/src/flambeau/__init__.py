@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "amp", "autograd", "backends", "cli", "data", "dtypes", "errors", "fft", "func", "io", "linalg", "nn", "ops",
-    "optim", "plugins", "signal", "special", "testing", "train", "utils",
+    "optim", "plugins", "quantize", "signal", "special", "testing", "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {

@@ -12,6 +12,8 @@ transpose it. The error is that of a sum of k products in float32, as NumPy's, b
 This module is light: oneDNN is loaded by the first product that is worth it.
 """
 
+import functools
+import importlib
 import math
 import platform
 from collections.abc import Callable, Iterator
@@ -28,6 +30,7 @@ _ALONE, _ALONE_VECTOR = 1 << 18, 9216
 _ONE_THREAD, _ONE_THREAD_VECTOR = 1 << 21, 1 << 18
 _BATCH_ENTRY = 1 << 13  # the least product in a batch: below, oneDNN's preparations outweigh its threads
 _WORTH_PLAN = 1 << 23  # building a plan takes some 0.3 ms
+_FEW_VECTORS, _LARGE_MATRIX = 8, 1 << 20  # where Numba's kernel, at the speed of reading the matrix, is worth its import
 _FLOAT32 = np.dtype(np.float32)
 _AVX2 = 0x4  # bit of oneDNN's instruction sets
 # Values of dnnl_types.h, and alpha.
@@ -238,11 +241,27 @@ def _layer(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, activ
     if input.size * weight.shape[0] <= _ALONE_VECTOR or weight.ndim != 2 or not input.ndim:
         return NotImplemented
     flat = input if input.ndim == 2 else input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+    if activation is None and flat.shape[0] <= _FEW_VECTORS and weight.size >= _LARGE_MATRIX:
+        few = _few_vectors(input, weight, bias)
+        if few is not NotImplemented:
+            return few
     if bias is None and activation is None:
         out = product(flat, weight.T)
     else:
         out = _fused(flat, weight.T, bias, activation)
     return out if out is NotImplemented or input.ndim == 2 else out.reshape(*input.shape[:-1], weight.shape[0])
+
+
+@functools.cache
+def _numba_gemv() -> Any:
+    from . import load_numba
+
+    return importlib.import_module(f"{__package__}.numba_gemv") if load_numba() else None
+
+
+def _few_vectors(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    module = _numba_gemv()
+    return NotImplemented if module is None else module.linear(input, weight, bias)
 
 
 def _fused(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
