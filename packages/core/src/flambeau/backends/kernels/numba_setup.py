@@ -30,7 +30,7 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
+__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "helper", "ready", "scalar"]
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -83,6 +83,8 @@ _EXACT = {"contract"}
 _COMMON: dict[str, Any] = dict(error_model="numpy", nogil=True, boundscheck=False)
 scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
+helper = numba.njit(fastmath=_EXACT, **_COMMON)
+"""A function of arrays that kernels call."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
 
