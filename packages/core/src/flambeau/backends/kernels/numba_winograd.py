@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from .numba_setup import elementwise, helper
-from .numba_vector import add, fma, load, product4, product6, scale, splat, store, sub, transpose, zero
+from .numba_vector import add, fma, load, product4, product6, scale, store, sub, transpose, zero
 
 __all__ = ["forward", "kernels", "weight_grad"]
 
@@ -68,7 +68,7 @@ def _gather(m0, m1, m2, m3, m4, m5):
     return w0, fma(scale(_GA1, d1), _GB1, d2), add(fma(scale(_GA2, s1), _GB2, s2), m5)
 
 
-# -- places: where the pixels of tiles lie in a task's buffers ----------------------------------------------------------
+# -- places: where the pixels of tiles lie in a task's buffers ------------------------------------------------------
 @helper
 def _places(place, rows, first, last, th, tw, height, width, size, shift):
     """Offsets in a buffer [pixel][8] of the pixels of each tile, `size` x `size`, and the pieces of images it holds.
@@ -232,28 +232,83 @@ def _multiply(a, a0, a_row, a_k, b, b0, c, c0, c_row, rows, k, more):
 
 
 # -- the three passes -------------------------------------------------------------------------------------------------
+@helper
+def _pitch(length):
+    """A distance of at least `length` between places that keeps them out of each other's way in the cache."""
+    lines = (length + 15) // 16
+    return (lines + 1 - lines % 2) * 16  # an odd number of cache lines
+
+
+@helper
+def _kernels_task(w, panel, start, outs, ins, out_step, in_step, flip, u, pitch):
+    """Kernels of 16 outputs (a panel) and, from `start` on, 16 inputs."""
+    taps, work = np.zeros(9 * 16, np.float32), np.empty(18 * 8, np.float32)
+    for i in range(start, min(start + 16, ins)):
+        for lane in range(min(16, outs - panel * 16)):
+            at = (panel * 16 + lane) * out_step + i * in_step
+            for tap in range(9):
+                taps[(8 - tap if flip else tap) * 16 + lane] = w[at + tap]
+        for half in range(0, 16, 8):
+            for j in range(3):
+                t = _kernel(load(taps, j * 16 + half), load(taps, (j + 3) * 16 + half), load(taps, (j + 6) * 16 + half))
+                _store6(work, j * 8, 24, t)
+            for r in range(6):
+                t = _kernel(load(work, r * 24), load(work, r * 24 + 8), load(work, r * 24 + 16))
+                _store6(u, r * 6 * pitch + (panel * ins + i) * 16 + half, pitch, t)
+
+
 @elementwise
-def kernels(w, outs, ins, out_step, in_step, flip, u):
-    """G w G^T for all kernels as u[36][outs / 16][ins][16]; kernel (o, i) lies at o * out_step + i * in_step in w."""
+def kernels(w, outs, ins, out_step, in_step, flip):
+    """G w G^T for all kernels as [36][outs / 16][ins][16]; kernel (o, i) lies at o * out_step + i * in_step in w."""
     panels = (outs + 15) // 16
+    pitch = _pitch(panels * ins * 16)
+    u = np.empty(36 * pitch, np.float32)
     for task in prange(panels * ((ins + 15) // 16)):
-        panel, start = task % panels, task // panels * 16
-        taps, work = np.zeros(9 * 16, np.float32), np.empty(18 * 8, np.float32)
-        for i in range(start, min(start + 16, ins)):
-            for lane in range(min(16, outs - panel * 16)):
-                at = (panel * 16 + lane) * out_step + i * in_step
-                for tap in range(9):
-                    taps[(8 - tap if flip else tap) * 16 + lane] = w[at + tap]
-            for half in range(0, 16, 8):
-                for j in range(3):
-                    t = _kernel(
-                        load(taps, j * 16 + half), load(taps, (j + 3) * 16 + half), load(taps, (j + 6) * 16 + half)
-                    )
-                    _store6(work, j * 8, 24, t)
-                for r in range(6):
-                    t = _kernel(load(work, r * 24), load(work, r * 24 + 8), load(work, r * 24 + 16))
-                    step = panels * ins * 16
-                    _store6(u, (r * 6 * panels + panel) * ins * 16 + i * 16 + half, step, t)
+        _kernels_task(w, task % panels, task // panels * 16, outs, ins, out_step, in_step, flip, u, pitch)
+    return u
+
+
+@helper
+def _transform_input(x, first, until, ins, th, tw, height, width, padding, last, v, offset, pitch):
+    """B^T d B of the tiles in rows `first` to `until`, as v[36][tile][ins]."""
+    tiles = (until - first) * tw
+    places, pieces = np.empty(tiles * 36, np.int64), np.empty((until - first, 4), np.int64)
+    count, used = _places(places, pieces, first, until, th, tw, height, width, 6, padding)
+    pixels, work = np.empty(used * 8, np.float32), np.empty(36 * 8, np.float32)
+    store(pixels, 0, zero())
+    for channel in range(0, ins, 8):
+        _fetch(x, pixels, pieces, count, channel, ins, height, width, last)
+        for tile in range(tiles):
+            _input_tile(pixels, places, tile, work, v, (offset + tile) * ins + channel, pitch)
+
+
+@helper
+def _forward_task(
+    x, u, bias, out, ins, outs, height, width, out_height, out_width, padding, last, first, until, panel, last_panel
+):
+    th, tw, panels = (out_height + 3) // 4, (out_width + 3) // 4, (outs + 15) // 16
+    tiles = (until - first) * tw
+    padded = max(4, tiles + tiles % 2)  # the product takes an even number
+    v_pitch, m_pitch, u_pitch = _pitch(padded * ins), _pitch(padded * 16), _pitch(panels * ins * 16)
+    v, m = np.empty(36 * v_pitch, np.float32), np.empty(36 * m_pitch, np.float32)
+    for place in range(36):
+        for i in range(tiles * ins, padded * ins, 8):
+            store(v, place * v_pitch + i, zero())
+    _transform_input(x, first, until, ins, th, tw, height, width, padding, last, v, 0, v_pitch)
+    places, pieces = np.empty(tiles * 16, np.int64), np.empty((until - first, 4), np.int64)
+    count, used = _places(places, pieces, first, until, th, tw, out_height, out_width, 4, 0)
+    pixels, work = np.empty(used * 8, np.float32), np.empty(24 * 8, np.float32)
+    while panel < last_panel:
+        for place in range(36):
+            at = place * u_pitch + panel * ins * 16
+            _multiply(v, place * v_pitch, ins, 1, u, at, m, place * m_pitch, 16, padded, ins, 0)
+        for half in range(0, min(16, outs - panel * 16), 8):
+            channel = panel * 16 + half
+            shift = load(bias, channel) if bias.size else zero()
+            for tile in range(tiles):
+                _output_tile(m, tile * 16 + half, m_pitch, shift, pixels, places, tile, work)
+            _deliver(pixels, out, pieces, count, channel, outs, out_height, out_width, last)
+        panel += 1
 
 
 @elementwise
@@ -262,83 +317,66 @@ def forward(x, u, bias, out, images, ins, outs, height, width, out_height, out_w
 
     `ins` and `outs` are multiples of 8. `last`: channels are innermost in memory, in x and in out.
     """
-    th, tw, panels = (out_height + 3) // 4, (out_width + 3) // 4, (outs + 15) // 16
-    groups, share = (images * th + rows - 1) // rows, (panels + parts - 1) // parts
-    for task in prange(groups * parts):
-        first, part = task // parts * rows, task % parts
-        until = min(first + rows, images * th)
-        tiles = (until - first) * tw
-        padded = max(4, tiles + tiles % 2)  # the product takes an even number
-        places, to_places = np.empty(tiles * 36, np.int64), np.empty(tiles * 16, np.int64)
-        pieces_in, pieces_out = np.empty((until - first, 4), np.int64), np.empty((until - first, 4), np.int64)
-        count, used = _places(places, pieces_in, first, until, th, tw, height, width, 6, padding)
-        to_count, to_used = _places(to_places, pieces_out, first, until, th, tw, out_height, out_width, 4, 0)
-        pixels, results = np.empty(used * 8, np.float32), np.empty(to_used * 8, np.float32)
-        work = np.empty(36 * 8, np.float32)
-        v, m = np.empty(36 * padded * ins, np.float32), np.empty(36 * padded * 16, np.float32)
-        for i in range(8):
-            pixels[i] = 0
-        for place in range(36):
-            v[(place * padded + tiles) * ins : (place + 1) * padded * ins] = 0
-        for channel in range(0, ins, 8):
-            _fetch(x, pixels, pieces_in, count, channel, ins, height, width, last)
-            for tile in range(tiles):
-                _input_tile(pixels, places, tile, work, v, tile * ins + channel, padded * ins)
-        for panel in range(part * share, min((part + 1) * share, panels)):
-            for place in range(36):
-                at = (place * panels + panel) * ins * 16
-                _multiply(v, place * padded * ins, ins, 1, u, at, m, place * padded * 16, 16, padded, ins, 0)
-            for half in range(0, min(16, outs - panel * 16), 8):
-                channel = panel * 16 + half
-                shift = load(bias, channel) if bias.size else zero()
-                for tile in range(tiles):
-                    _output_tile(m, tile * 16 + half, padded * 16, shift, results, to_places, tile, work)
-                _deliver(results, out, pieces_out, to_count, channel, outs, out_height, out_width, last)
+    total, panels = images * ((out_height + 3) // 4), (outs + 15) // 16
+    share = (panels + parts - 1) // parts
+    for task in prange((total + rows - 1) // rows * parts):
+        first, panel = task // parts * rows, task % parts * share
+        _forward_task(
+            x, u, bias, out, ins, outs, height, width, out_height, out_width, padding, last,
+            first, min(first + rows, total), panel, min(panel + share, panels),
+        )  # fmt: skip
+
+
+@helper
+def _spread_grad(g, first, until, outs, th, tw, height, width, last, s, offset, held, pitch):
+    """A g A^T of the tiles in rows `first` to `until`, as s[36][outs / 16][tile][16]."""
+    tiles = (until - first) * tw
+    places, pieces = np.empty(tiles * 16, np.int64), np.empty((until - first, 4), np.int64)
+    count, used = _places(places, pieces, first, until, th, tw, height, width, 4, 0)
+    pixels, work = np.empty(used * 8, np.float32), np.empty(24 * 8, np.float32)
+    store(pixels, 0, zero())
+    for channel in range(0, outs, 8):
+        _fetch(g, pixels, pieces, count, channel, outs, height, width, last)
+        base = (channel // 16 * held + offset) * 16 + channel % 16
+        for tile in range(tiles):
+            _spread_tile(pixels, places, tile, work, s, base + tile * 16, pitch)
+
+
+@helper
+def _gather_task(total, panel, ins, outs, pitch, dw):
+    """G^T m G of 16 outputs."""
+    taps, work = np.empty(9 * 16, np.float32), np.empty(18 * 8, np.float32)
+    for i in range(ins):
+        for half in range(0, 16, 8):
+            for j in range(6):
+                t = _gather(*_load6(total, j * pitch + (panel * ins + i) * 16 + half, 6 * pitch))
+                _store3(work, j * 8, 48, t)
+            for r in range(3):
+                _store3(taps, r * 48 + half, 16, _gather(*_load6(work, r * 48, 8)))
+        for lane in range(min(16, outs - panel * 16)):
+            for tap in range(9):
+                dw[((panel * 16 + lane) * ins + i) * 9 + tap] = taps[tap * 16 + lane]
 
 
 @elementwise
 def weight_grad(x, g, dw, images, ins, outs, height, width, out_height, out_width, padding, x_last, g_last, rows, many):
     """Gradient of the kernels, as w[outs][ins][3][3]; `many` rows of tiles are held at a time, a task takes `rows`."""
     th, tw, panels = (out_height + 3) // 4, (out_width + 3) // 4, (outs + 15) // 16
-    total = np.zeros(36 * panels * ins * 16, np.float32)
-    v, s = np.empty(36 * many * tw * ins, np.float32), np.zeros(36 * panels * many * tw * 16, np.float32)
+    pitch, x_pitch, g_pitch = _pitch(panels * ins * 16), _pitch(many * tw * ins), _pitch(panels * many * tw * 16)
+    total = np.empty(36 * pitch, np.float32)
+    v, s = np.empty(36 * x_pitch, np.float32), np.empty(36 * g_pitch, np.float32)
     for begin in range(0, images * th, many):
         end = min(begin + many, images * th)
         held = (end - begin) * tw
         for task in prange((end - begin + rows - 1) // rows):
             first = begin + task * rows
             until = min(first + rows, end)
-            tiles, offset = (until - first) * tw, (first - begin) * tw
-            places, g_places = np.empty(tiles * 36, np.int64), np.empty(tiles * 16, np.int64)
-            pieces, g_pieces = np.empty((until - first, 4), np.int64), np.empty((until - first, 4), np.int64)
-            count, used = _places(places, pieces, first, until, th, tw, height, width, 6, padding)
-            g_count, g_used = _places(g_places, g_pieces, first, until, th, tw, out_height, out_width, 4, 0)
-            pixels, work = np.empty(max(used, g_used) * 8, np.float32), np.empty(36 * 8, np.float32)
-            for i in range(8):
-                pixels[i] = 0
-            for channel in range(0, ins, 8):
-                _fetch(x, pixels, pieces, count, channel, ins, height, width, x_last)
-                for tile in range(tiles):
-                    _input_tile(pixels, places, tile, work, v, (offset + tile) * ins + channel, held * ins)
-            for channel in range(0, outs, 8):
-                _fetch(g, pixels, g_pieces, g_count, channel, outs, out_height, out_width, g_last)
-                base = channel // 16 * held * 16 + channel % 16
-                for tile in range(tiles):
-                    _spread_tile(pixels, g_places, tile, work, s, base + (offset + tile) * 16, panels * held * 16)
+            at = task * rows * tw
+            _transform_input(x, first, until, ins, th, tw, height, width, padding, x_last, v, at, x_pitch)
+            _spread_grad(g, first, until, outs, th, tw, out_height, out_width, g_last, s, at, held, g_pitch)
         for task in prange(36 * panels):
-            place = task // panels
-            a, b = place * held * ins, task * held * 16
-            _multiply(v, a, 1, ins, s, b, total, task * ins * 16, 16, ins, held, 1)
+            place, panel = task // panels, task % panels
+            b, c = place * g_pitch + panel * held * 16, place * pitch + panel * ins * 16
+            _multiply(v, place * x_pitch, 1, ins, s, b, total, c, 16, ins, held, begin)
     for panel in prange(panels):
-        taps, work = np.empty(9 * 16, np.float32), np.empty(18 * 8, np.float32)
-        for i in range(ins):
-            for half in range(0, 16, 8):
-                step = panels * ins * 16
-                for j in range(6):
-                    t = _gather(*_load6(total, j * step + (panel * ins + i) * 16 + half, 6 * step))
-                    _store3(work, j * 8, 48, t)
-                for r in range(3):
-                    _store3(taps, r * 48 + half, 16, _gather(*_load6(work, r * 48, 8)))
-            for lane in range(min(16, outs - panel * 16)):
-                for tap in range(9):
-                    dw[((panel * 16 + lane) * ins + i) * 9 + tap] = taps[tap * 16 + lane]
+        _gather_task(total, panel, ins, outs, pitch, dw)

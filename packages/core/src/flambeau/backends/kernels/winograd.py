@@ -72,9 +72,8 @@ def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding
     images, ins, height, width = input.shape
     outs = weight.shape[1 if backward else 0]
     out_height, out_width = height + 2 * padding - 2, width + 2 * padding - 2
-    u = np.empty(36 * -(-outs // 16) * 16 * ins, np.float32)
     steps = (9, outs * 9) if backward else (ins * 9, 9)
-    code.kernels(np.ascontiguousarray(weight).reshape(-1), outs, ins, *steps, backward, u)
+    u = code.kernels(np.ascontiguousarray(weight).reshape(-1), outs, ins, *steps, backward)
     out = empty((images, outs, out_height, out_width), last)
     bias = _NO_BIAS if bias is None else np.ascontiguousarray(bias)
     rows, parts = _division(images, outs, ins, out_height, out_width)
