@@ -83,7 +83,7 @@ _EXACT = {"contract"}
 _COMMON: dict[str, Any] = dict(error_model="numpy", nogil=True, boundscheck=False)
 scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
-helper = numba.njit(fastmath=_EXACT, **_COMMON)
+helper = numba.njit(fastmath=_EXACT, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_COMMON)
 """A function of arrays that kernels call."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""

@@ -5,13 +5,17 @@ written with these; plain loops stay plain, LLVM vectorises them. `load` and `st
 the position of the first of eight elements, and check nothing. LLVM splits the vectors where a processor's are shorter.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["add", "fma", "load", "product4", "product6", "scale", "splat", "store", "sub", "transpose", "zero"]
+__all__ = [
+    "Code", "load", "product4", "product6", "store", "tile_from_places", "tile_strided", "tile_to_places", "transpose",
+    "zero",
+]  # fmt: skip
 
 _FLOAT, _LANES = ir.FloatType(), 8
 _VECTOR = ir.VectorType(_FLOAT, _LANES)
@@ -63,6 +67,32 @@ def _is_array(kind: Any) -> bool:
     return isinstance(kind, types.Array) and kind.ndim == 1 and kind.dtype == types.float32
 
 
+class Code:
+    """Arithmetic of vectors in a function that is being compiled, for `tile` transforms."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+
+    def _number(self, number: float) -> Any:
+        return ir.Constant(_VECTOR, [float(number)] * _LANES)
+
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b"""
+        return self._builder.fadd(a, b, flags=_FUSED)
+
+    def sub(self, a: Any, b: Any) -> Any:
+        """a - b"""
+        return self._builder.fsub(a, b, flags=_FUSED)
+
+    def scale(self, number: float, a: Any) -> Any:
+        """number * a"""
+        return self._builder.fmul(self._number(number), a, flags=_FUSED)
+
+    def fma(self, a: Any, number: float, b: Any) -> Any:
+        """a + number * b"""
+        return _multiply_add(self._builder, a, self._number(number), b)
+
+
 # -- vectors ----------------------------------------------------------------------------------------------------------
 @intrinsic
 def load(typing, array, index):
@@ -86,16 +116,6 @@ def store(typing, array, index, value):
 
 
 @intrinsic
-def splat(typing, number):
-    """The number, eight times."""
-
-    def code(context, builder, signature, args):
-        return _splat(builder, args[0])
-
-    return _vector(types.float32), code
-
-
-@intrinsic
 def zero(typing):
     """Eight zeros."""
 
@@ -105,44 +125,98 @@ def zero(typing):
     return _vector(), code
 
 
-@intrinsic
-def add(typing, a, b):
-    """a + b"""
-
-    def code(context, builder, signature, args):
-        return builder.fadd(*args, flags=_FUSED)
-
-    return _vector(_vector, _vector), code
+# -- transforms of tiles ----------------------------------------------------------------------------------------------
+Transform = Callable[[Code, list], list]
 
 
-@intrinsic
-def sub(typing, a, b):
-    """a - b"""
-
-    def code(context, builder, signature, args):
-        return builder.fsub(*args, flags=_FUSED)
-
-    return _vector(_vector, _vector), code
+def _both_ways(builder: Any, transform: Transform, values: list[list[Any]]) -> list[Any]:
+    """`transform` of all columns, then of all rows."""
+    code = Code(builder)
+    columns = [transform(code, list(column)) for column in zip(*values, strict=True)]
+    return [value for row in zip(*columns, strict=True) for value in transform(code, list(row))]
 
 
-@intrinsic
-def scale(typing, number, a):
-    """number * a"""
-
-    def code(context, builder, signature, args):
-        return builder.fmul(_splat(builder, args[0]), args[1], flags=_FUSED)
-
-    return _vector(types.float32, _vector), code
+def _strided(builder: Any, at: Any, step: Any, i: int) -> Any:
+    return builder.add(at, builder.mul(step, ir.Constant(step.type, i)))
 
 
-@intrinsic
-def fma(typing, a, number, b):
-    """a + number * b"""
+def _listed(context: Any, builder: Any, kind: Any, places: Any, at: Any, i: int) -> Any:
+    return builder.load(_pointer(context, builder, kind, places, builder.add(at, ir.Constant(at.type, i))))
 
-    def code(context, builder, signature, args):
-        return _multiply_add(builder, args[0], _splat(builder, args[1]), args[2])
 
-    return _vector(_vector, types.float32, _vector), code
+def tile_from_places(transform: Transform, size: int) -> Any:
+    """Transforms the tile of `size` x `size` vectors that begin at places[at], places[at + 1] ... in `buffer`.
+
+    Result i goes to out[to + i * step].
+    """
+
+    @intrinsic
+    def tile(typing, buffer, places, at, out, to, step):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            buffer, places, at, out, to, step = args
+
+            def read(i):
+                index = _listed(context, builder, kinds[1], places, at, i)
+                return _load(builder, _pointer(context, builder, kinds[0], buffer, index))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                _store(builder, _pointer(context, builder, kinds[3], out, _strided(builder, to, step, i)), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(buffer, places, n, out, n, n), code
+
+    return tile
+
+
+def tile_to_places(transform: Transform, size: int) -> Any:
+    """The reverse of `tile_from_places`: vector i is read at source[at + i * step]; `shift` is added to the results."""
+
+    @intrinsic
+    def tile(typing, source, at, step, shift, buffer, places, to):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            source, at, step, shift, buffer, places, to = args
+
+            def read(i):
+                return _load(builder, _pointer(context, builder, kinds[0], source, _strided(builder, at, step, i)))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                index = _listed(context, builder, kinds[5], places, to, i)
+                value = builder.fadd(value, shift)
+                _store(builder, _pointer(context, builder, kinds[4], buffer, index), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(source, n, n, _vector, buffer, places, n), code
+
+    return tile
+
+
+def tile_strided(transform: Transform, size: int) -> Any:
+    """Vector i of the tile is read at source[at + i * step], result i goes to out[to + i * out_step]."""
+
+    @intrinsic
+    def tile(typing, source, at, step, out, to, out_step):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            source, at, step, out, to, out_step = args
+
+            def read(i):
+                return _load(builder, _pointer(context, builder, kinds[0], source, _strided(builder, at, step, i)))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                _store(builder, _pointer(context, builder, kinds[3], out, _strided(builder, to, out_step, i)), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(source, n, n, out, n, n), code
+
+    return tile
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ._arrays import dense, empty
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
 _SIZE = 4  # of an output tile
-_LEAST_CHANNELS, _LEAST_TILES = 16, 12
+_LEAST_CHANNELS, _LEAST_TILES = 16, 8
 _WORTH_NUMBA = 1 << 21  # pairs of an output and an input channel: smaller convolutions do not even import Numba
 _CACHE = 100_000  # numbers that the transformed tiles of a task should have, about the size of a second level cache
 _HELD = 2_000_000  # numbers of transformed tiles that the gradient of the kernels holds at a time
@@ -73,12 +73,18 @@ def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding
     outs = weight.shape[1 if backward else 0]
     out_height, out_width = height + 2 * padding - 2, width + 2 * padding - 2
     steps = (9, outs * 9) if backward else (ins * 9, 9)
-    u = code.kernels(np.ascontiguousarray(weight).reshape(-1), outs, ins, *steps, backward)
+    w = np.ascontiguousarray(weight).reshape(-1)
     out = empty((images, outs, out_height, out_width), last)
     bias = _NO_BIAS if bias is None else np.ascontiguousarray(bias)
-    rows, parts = _division(images, outs, ins, out_height, out_width)
-    sizes = images, ins, outs, height, width, out_height, out_width, padding
-    code.forward(_line(input, last), u, bias, _line(out, last), *sizes, last, rows, parts)
+    sizes = images, ins, outs, height, width, out_height, out_width, padding, last
+    high, wide = -(-out_height // _SIZE), -(-out_width // _SIZE)
+    if outs * 16 > images * high * wide and images * high * wide * ins * 36 < _HELD:
+        rows = max(1, min(round(16 / wide), images * high))
+        code.forward_small(_line(input, last), w, *steps, backward, bias, _line(out, last), *sizes, rows)
+    else:
+        u = code.kernels(w, outs, ins, *steps, backward)
+        rows, parts = _division(images, outs, ins, out_height, out_width)
+        code.forward(_line(input, last), u, bias, _line(out, last), *sizes, rows, parts)
     return out
 
 
