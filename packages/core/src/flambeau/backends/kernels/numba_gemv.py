@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from .numba_setup import accepts, elementwise, rows_of_task
-from .numba_vector import dot_float32
+from .numba_dot import dot_float32
 
 __all__ = ["linear"]
 

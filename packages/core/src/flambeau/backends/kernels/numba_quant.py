@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from .numba_setup import accepts, elementwise, rows_of_task, scalar
-from .numba_vector import BLOCK, dot_int4, dot_int8
+from .numba_dot import BLOCK, dot_int4, dot_int8
 
 __all__ = ["linear_int4", "linear_int8"]
 

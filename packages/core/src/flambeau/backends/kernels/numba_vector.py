@@ -1,193 +1,309 @@
-"""Vectors of eight numbers for Numba's kernels: dot products of four rows at a time, written in LLVM's language.
+"""Vectors of eight float32 for Numba's kernels, and the two loops that LLVM does not find by itself.
 
-Numba's own loops become vectors as LLVM sees fit, which for 8- and 4-bit integers is not how they run fast. The four
-rows lie far apart in memory: processors fetch several streams ahead at once, so that one core draws twice the memory
-bandwidth that it draws from a single stream. Nothing here is bound to one processor; LLVM picks the instructions.
+A kernel that keeps a matrix of vectors in registers (a matrix product, an 8x8 transposition, a transform of tiles) is
+written with these; plain loops stay plain, LLVM vectorises them. `load` and `store` take an array of one dimension and
+the position of the first of eight elements, and check nothing. LLVM splits the vectors where a processor's are shorter.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.ir as ir
+from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, models, register_model
 
-__all__ = ["BLOCK", "dot_float32", "dot_int4", "dot_int8"]
+__all__ = [
+    "Code", "load", "product4", "product6", "store", "tile_from_places", "tile_strided", "tile_to_places", "transpose",
+    "zero",
+]  # fmt: skip
 
-BLOCK = 64  # elements that share a scale of the activations; a multiple of 64 for the packing of int4
-
-_F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_FLOATS, _INTS, _SHORTS = ir.VectorType(_F32, 8), ir.VectorType(_I32, 8), ir.VectorType(_I16, 16)
-_STEP = 16  # floats of a row in one step of the loop
-
-
-def _constant(vector: ir.VectorType, value: float) -> ir.Constant:
-    return ir.Constant(vector, [value] * vector.count)
+_FLOAT, _LANES = ir.FloatType(), 8
+_VECTOR = ir.VectorType(_FLOAT, _LANES)
+_FUSED = ("contract",)
 
 
-def _shuffle(b: Any, v: Any, lanes: list[int]) -> Any:
-    return b.shuffle_vector(v, v, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name="float32x8")
 
 
-def _splat(b: Any, value: Any) -> Any:
-    undefined = ir.Constant(_FLOATS, ir.Undefined)
-    return _shuffle(b, b.insert_element(undefined, value, _I32(0)), [0] * 8)
+_vector = _Vector()
 
 
-def _fma(b: Any, x: Any, y: Any, z: Any) -> Any:
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-    return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.fma.v8f32"), [x, y, z])
+@register_model(_Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _VECTOR)
 
 
-def _sum(b: Any, v: Any) -> Any:
-    for half in (4, 2, 1):
-        v = b.fadd(_shuffle(b, v, list(range(half))), _shuffle(b, v, list(range(half, 2 * half))))
-    return b.extract_element(v, _I32(0))
+# -- emitting code ----------------------------------------------------------------------------------------------------
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
 
 
-def _multiply_pairs(b: Any, x: Any, y: Any) -> Any:
-    """Eight sums of two products each of 16-bit integers: one instruction where the processor has it (vpmaddwd)."""
-    wide = ir.VectorType(_I32, 16)
-    product = b.mul(b.sext(x, wide), b.sext(y, wide))
-    return b.add(_shuffle(b, product, list(range(0, 16, 2))), _shuffle(b, product, list(range(1, 16, 2))))
+def _load(builder: Any, pointer: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
 
 
-def _load(b: Any, base: Any, offset: Any, kind: Any, align: int) -> Any:
-    return b.load(b.bitcast(b.gep(base, [offset]), ir.PointerType(kind)), align=align)
+def _store(builder: Any, pointer: Any, value: Any) -> None:
+    builder.store(value, builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
 
 
-def _loop(b: Any, count: Any, starts: list[Any], body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
-    """`values = body(i, values)` for i from 0 to count - 1; count is at least 1."""
-    entry, inside, after = b.block, b.append_basic_block("dot"), b.append_basic_block("dot.end")
-    b.branch(inside)
-    b.position_at_end(inside)
-    i = b.phi(_I64)
-    values = [b.phi(start.type) for start in starts]
-    i.add_incoming(_I64(0), entry)
-    for value, start in zip(values, starts, strict=True):
-        value.add_incoming(start, entry)
-    results = body(i, list(values))
-    following = b.add(i, _I64(1))
-    i.add_incoming(following, b.block)
-    for value, result in zip(values, results, strict=True):
-        value.add_incoming(result, b.block)
-    b.cbranch(b.icmp_signed("<", following, count), inside, after)
-    b.position_at_end(after)
-    return results
+def _splat(builder: Any, number: Any) -> Any:
+    single = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return _shuffle(builder, single, single, [0] * _LANES)
 
 
-def _pointer(context: Any, b: Any, signature: Any, args: Any, place: int) -> Any:
-    return context.make_array(signature.args[place])(context, b, args[place]).data
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
-def _tuple(context: Any, b: Any, signature: Any, values: list[Any]) -> Any:
-    return context.make_tuple(b, signature.return_type, values)
+def _multiply_add(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(total, builder.fmul(a, b, flags=_FUSED), flags=_FUSED)
 
 
-def dot_float32(rows: int) -> Any:
-    """`dot(w, first, stride, x, start, steps)`: the products of `rows` rows of w and one of x, 16 elements a step."""
-
-    @intrinsic
-    def dot(typing, w, first, stride, x, start, steps):  # type: ignore[no-untyped-def]
-        def generate(context, b, signature, args):  # type: ignore[no-untyped-def]
-            w, x = _pointer(context, b, signature, args, 0), _pointer(context, b, signature, args, 3)
-            firsts = [b.add(args[1], b.mul(args[2], _I64(r))) for r in range(rows)]
-
-            def body(i: Any, sums: list[Any]) -> list[Any]:
-                at = b.mul(i, _I64(_STEP))
-                for half in (0, 1):
-                    place = b.add(at, _I64(8 * half))
-                    values = _load(b, x, b.add(args[4], place), _FLOATS, 4)
-                    for r in range(rows):
-                        weights = _load(b, w, b.add(firsts[r], place), _FLOATS, 4)
-                        sums[2 * r + half] = _fma(b, weights, values, sums[2 * r + half])
-                return sums
-
-            sums = _loop(b, args[5], [_constant(_FLOATS, 0.0)] * 2 * rows, body)
-            totals = [_sum(b, b.fadd(sums[2 * r], sums[2 * r + 1])) for r in range(rows)]
-            return _tuple(context, b, signature, totals)
-
-        long = types.int64
-        return types.UniTuple(types.float32, rows)(w, long, long, x, long, long), generate
-
-    return dot
+def _is_array(kind: Any) -> bool:
+    return isinstance(kind, types.Array) and kind.ndim == 1 and kind.dtype == types.float32
 
 
-def dot_int8(rows: int) -> Any:
-    """`dot(w, first, stride, x, start, scales, block, blocks)`: rows of int8 w, one of int16 x with block scales."""
+class Code:
+    """Arithmetic of vectors in a function that is being compiled, for `tile` transforms."""
 
-    @intrinsic
-    def dot(typing, w, first, stride, x, start, scales, block, blocks):  # type: ignore[no-untyped-def]
-        def generate(context, b, signature, args):  # type: ignore[no-untyped-def]
-            w, x, scales = (_pointer(context, b, signature, args, place) for place in (0, 3, 5))
-            firsts = [b.add(args[1], b.mul(args[2], _I64(r))) for r in range(rows)]
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
 
-            def body(i: Any, sums: list[Any]) -> list[Any]:
-                at = b.mul(i, _I64(BLOCK))
-                products: list[Any] = [None] * rows
-                for part in range(0, BLOCK, 16):
-                    place = b.add(at, _I64(part))
-                    values = _load(b, x, b.add(args[4], place), _SHORTS, 2)
-                    for r in range(rows):
-                        bytes_ = _load(b, w, b.add(firsts[r], place), ir.VectorType(_I8, 16), 1)
-                        product = _multiply_pairs(b, b.sext(bytes_, _SHORTS), values)
-                        products[r] = b.add(products[r], product) if part else product
-                scale = _splat(b, b.load(b.gep(scales, [b.add(args[6], i)])))
-                return [_fma(b, b.sitofp(products[r], _FLOATS), scale, sums[r]) for r in range(rows)]
+    def _number(self, number: float) -> Any:
+        return ir.Constant(_VECTOR, [float(number)] * _LANES)
 
-            sums = _loop(b, args[7], [_constant(_FLOATS, 0.0)] * rows, body)
-            return _tuple(context, b, signature, [_sum(b, v) for v in sums])
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b"""
+        return self._builder.fadd(a, b, flags=_FUSED)
 
-        long = types.int64
-        return types.UniTuple(types.float32, rows)(w, long, long, x, long, scales, long, long), generate
+    def sub(self, a: Any, b: Any) -> Any:
+        """a - b"""
+        return self._builder.fsub(a, b, flags=_FUSED)
 
-    return dot
+    def scale(self, number: float, a: Any) -> Any:
+        """number * a"""
+        return self._builder.fmul(self._number(number), a, flags=_FUSED)
+
+    def fma(self, a: Any, number: float, b: Any) -> Any:
+        """a + number * b"""
+        return _multiply_add(self._builder, a, self._number(number), b)
 
 
-def dot_int4(rows: int, halves: bool) -> Any:
-    """`dot(w, first, stride, groups, group, group_stride, shift, x, start, zeros, scales, block, blocks)`.
+# -- vectors ----------------------------------------------------------------------------------------------------------
+@intrinsic
+def load(typing, array, index):
+    """The eight elements of `array` from `index` on."""
 
-    Rows of w: bytes of two nibbles (unsigned, 8 stands for zero), with a scale in `groups` for each 2**shift blocks of
-    64 elements, or for each half of a block with `halves`. A row of x: int16, in each block the 16 elements 0, 4, 8 ..
-    first, then 1, 5, 9 ..; `zeros` is what each lane has to start with to take the eights off.
+    def code(context, builder, signature, args):
+        return _load(builder, _pointer(context, builder, signature.args[0], *args))
+
+    return (_vector(array, types.intp), code) if _is_array(array) else None
+
+
+@intrinsic
+def store(typing, array, index, value):
+    """Writes `value` into the eight elements of `array` from `index` on."""
+
+    def code(context, builder, signature, args):
+        _store(builder, _pointer(context, builder, signature.args[0], *args[:2]), args[2])
+        return context.get_dummy_value()
+
+    return (types.void(array, types.intp, _vector), code) if _is_array(array) else None
+
+
+@intrinsic
+def zero(typing):
+    """Eight zeros."""
+
+    def code(context, builder, signature, args):
+        return ir.Constant(_VECTOR, None)
+
+    return _vector(), code
+
+
+# -- transforms of tiles ----------------------------------------------------------------------------------------------
+Transform = Callable[[Code, list], list]
+
+
+def _both_ways(builder: Any, transform: Transform, values: list[list[Any]]) -> list[Any]:
+    """`transform` of all columns, then of all rows."""
+    code = Code(builder)
+    columns = [transform(code, list(column)) for column in zip(*values, strict=True)]
+    return [value for row in zip(*columns, strict=True) for value in transform(code, list(row))]
+
+
+def _strided(builder: Any, at: Any, step: Any, i: int) -> Any:
+    return builder.add(at, builder.mul(step, ir.Constant(step.type, i)))
+
+
+def _listed(context: Any, builder: Any, kind: Any, places: Any, at: Any, i: int) -> Any:
+    return builder.load(_pointer(context, builder, kind, places, builder.add(at, ir.Constant(at.type, i))))
+
+
+def tile_from_places(transform: Transform, size: int) -> Any:
+    """Transforms the tile of `size` x `size` vectors that begin at places[at], places[at + 1] ... in `buffer`.
+
+    Result i goes to out[to + i * step].
     """
 
     @intrinsic
-    def dot(typing, w, first, stride, groups, group, group_stride, shift, x, start, zeros, scales, block, blocks):  # type: ignore[no-untyped-def]
-        def generate(context, b, signature, args):  # type: ignore[no-untyped-def]
-            w, groups, x, zeros, scales = (_pointer(context, b, signature, args, place) for place in (0, 3, 7, 9, 10))
-            firsts = [b.add(args[1], b.mul(args[2], _I64(r))) for r in range(rows)]
-            group_firsts = [b.add(args[4], b.mul(args[5], _I64(r))) for r in range(rows)]
-            nibble = _constant(_SHORTS, 15)
+    def tile(typing, buffer, places, at, out, to, step):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            buffer, places, at, out, to, step = args
 
-            def body(i: Any, sums: list[Any]) -> list[Any]:
-                number = b.add(args[11], i)
-                zero = _load(b, zeros, b.mul(number, _I64(8)), _INTS, 4)
-                products = [zero] * rows
-                packed = [
-                    _load(b, w, b.add(f, b.mul(i, _I64(BLOCK // 2))), _SHORTS, 1) for f in firsts
+            def read(i):
+                index = _listed(context, builder, kinds[1], places, at, i)
+                return _load(builder, _pointer(context, builder, kinds[0], buffer, index))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                _store(builder, _pointer(context, builder, kinds[3], out, _strided(builder, to, step, i)), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(buffer, places, n, out, n, n), code
+
+    return tile
+
+
+def tile_to_places(transform: Transform, size: int) -> Any:
+    """The reverse of `tile_from_places`: vector i is read at source[at + i * step]; `shift` is added to the results."""
+
+    @intrinsic
+    def tile(typing, source, at, step, shift, buffer, places, to):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            source, at, step, shift, buffer, places, to = args
+
+            def read(i):
+                return _load(builder, _pointer(context, builder, kinds[0], source, _strided(builder, at, step, i)))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                index = _listed(context, builder, kinds[5], places, to, i)
+                value = builder.fadd(value, shift)
+                _store(builder, _pointer(context, builder, kinds[4], buffer, index), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(source, n, n, _vector, buffer, places, n), code
+
+    return tile
+
+
+def tile_strided(transform: Transform, size: int) -> Any:
+    """Vector i of the tile is read at source[at + i * step], result i goes to out[to + i * out_step]."""
+
+    @intrinsic
+    def tile(typing, source, at, step, out, to, out_step):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            source, at, step, out, to, out_step = args
+
+            def read(i):
+                return _load(builder, _pointer(context, builder, kinds[0], source, _strided(builder, at, step, i)))
+
+            result = _both_ways(builder, transform, [[read(i * size + j) for j in range(size)] for i in range(size)])
+            for i, value in enumerate(result):
+                _store(builder, _pointer(context, builder, kinds[3], out, _strided(builder, to, out_step, i)), value)
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(source, n, n, out, n, n), code
+
+    return tile
+
+
+# -- loops ------------------------------------------------------------------------------------------------------------
+_UNPACK = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
+_PAIRS = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+_HALVES = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]
+
+
+@intrinsic
+def transpose(typing, source, start, step, target, to, to_step):
+    """Eight rows of eight at `start`, `start + step` ... become the columns of `target` at `to`, `to + to_step` ..."""
+
+    def code(context, builder, signature, args):
+        def at(array, base, stride, row):
+            index = builder.add(base, builder.mul(stride, ir.Constant(stride.type, row)))
+            return _pointer(context, builder, signature.args[array], args[array], index)
+
+        rows = [_load(builder, at(0, args[1], args[2], i)) for i in range(8)]
+        pairs = [_shuffle(builder, rows[i], rows[i + 1], way) for i in (0, 2, 4, 6) for way in _UNPACK]
+        fours = [
+            _shuffle(builder, pairs[base + high], pairs[base + high + 2], way)
+            for base in (0, 4)
+            for high in (0, 1)
+            for way in _PAIRS
+        ]
+        columns = [_shuffle(builder, fours[i], fours[i + 4], way) for way in _HALVES for i in range(4)]
+        for i, column in enumerate(columns):
+            _store(builder, at(3, args[4], args[5], i), column)
+        return context.get_dummy_value()
+
+    if not (_is_array(source) and _is_array(target)):
+        return None
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), code
+
+
+def _product(rows: int) -> Any:
+    @intrinsic
+    def product(typing, a, a0, a_row, a_k, b, b0, c, c0, c_row, k, more):
+        def code(context, builder, signature, args):
+            kinds = signature.args
+            a, a0, a_row, a_k, b, b0, c, c0, c_row, k, more = args
+            index = k.type
+            acc = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(2)] for _ in range(rows)]
+            base = [builder.add(a0, builder.mul(a_row, ir.Constant(index, i))) for i in range(rows)]
+
+            def target(i, j):
+                at = builder.add(c0, builder.add(builder.mul(c_row, ir.Constant(index, i)), ir.Constant(index, 8 * j)))
+                return _pointer(context, builder, kinds[6], c, at)
+
+            with builder.if_else(builder.icmp_signed("!=", more, ir.Constant(more.type, 0))) as (then, otherwise):
+                with then:
+                    for i in range(rows):
+                        for j in range(2):
+                            builder.store(_load(builder, target(i, j)), acc[i][j])
+                with otherwise:
+                    for i in range(rows):
+                        for j in range(2):
+                            builder.store(ir.Constant(_VECTOR, None), acc[i][j])
+            with cgutils.for_range(builder, k) as loop:
+                at = builder.add(b0, builder.mul(loop.index, ir.Constant(index, 16)))
+                right = [
+                    _load(builder, _pointer(context, builder, kinds[4], b, builder.add(at, ir.Constant(index, 8 * j))))
+                    for j in range(2)
                 ]
-                for n in range(4):
-                    values = _load(b, x, b.add(args[8], b.add(b.mul(i, _I64(BLOCK)), _I64(16 * n))), _SHORTS, 2)
-                    for r in range(rows):
-                        weights = b.lshr(packed[r], _constant(_SHORTS, 4 * n)) if n else packed[r]
-                        weights = b.and_(weights, nibble) if n < 3 else weights
-                        products[r] = b.add(products[r], _multiply_pairs(b, weights, values))
-                scale = _splat(b, b.load(b.gep(scales, [number])))
-                for r in range(rows):
-                    if halves:
-                        pair = _load(b, groups, b.add(group_firsts[r], b.mul(i, _I64(2))), ir.VectorType(_F32, 2), 4)
-                        factor = _shuffle(b, pair, [0] * 4 + [1] * 4)
-                    else:
-                        factor = _splat(b, b.load(b.gep(groups, [b.add(group_firsts[r], b.lshr(i, args[6]))])))
-                    sums[r] = _fma(b, b.sitofp(products[r], _FLOATS), b.fmul(factor, scale), sums[r])
-                return sums
+                step = builder.mul(loop.index, a_k)
+                for i in range(rows):
+                    number = builder.load(_pointer(context, builder, kinds[0], a, builder.add(base[i], step)))
+                    left = _splat(builder, number)
+                    for j in range(2):
+                        total = builder.load(acc[i][j])
+                        builder.store(_multiply_add(builder, total, left, right[j]), acc[i][j])
+            for i in range(rows):
+                for j in range(2):
+                    _store(builder, target(i, j), builder.load(acc[i][j]))
+            return context.get_dummy_value()
 
-            sums = _loop(b, args[12], [_constant(_FLOATS, 0.0)] * rows, body)
-            return _tuple(context, b, signature, [_sum(b, v) for v in sums])
+        if not (_is_array(a) and _is_array(b) and _is_array(c)):
+            return None
+        n = types.intp
+        return types.void(a, n, n, n, b, n, c, n, n, n, n), code
 
-        long = types.int64
-        arguments = (w, long, long, groups, long, long, long, x, long, zeros, scales, long, long)
-        return types.UniTuple(types.float32, rows)(*arguments), generate
+    product.__doc__ = f"""c (+)= a b, for {rows} rows and 16 columns: one accumulator in registers for each element.
 
-    return dot
+    Element (i, t) of a lies at a0 + i * a_row + t * a_k, row t of b at b0 + 16 t, row i of c at c0 + i * c_row;
+    `more` is 0 where c holds nothing yet.
+    """
+    return product
+
+
+product4, product6 = _product(4), _product(6)
