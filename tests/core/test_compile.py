@@ -347,3 +347,26 @@ def test_values_of_outside_tensors_that_operations_look_at():
         same(fast(q), f(q))
     mask[0, 3] = False
     same(fast(q), f(q))
+
+
+@pytest.mark.filterwarnings("ignore:flambeau.compile")
+def test_what_is_returned_may_be_changed():
+    w = fb.ones(3)
+    fast = compile(lambda x: (w * 2, x + w * 2), fullgraph=True)
+    made = compile(lambda x: (fb.zeros(3), fb.ones(4)[1:], x * 2))
+    for _ in range(3):
+        for a, b in zip((*fast(fb.ones(3)), *made(fb.ones(3))), (2.0, 3.0, 0.0, 1.0, 2.0), strict=True):
+            same(a, fb.full((3,), b))
+            a.add_(7)
+    w.add_(1)
+    same(fast(fb.ones(3))[0], fb.full((3,), 4.0))
+
+
+def test_compiled_modules_nest_and_keep_their_methods():
+    inner = compile(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), fullgraph=True)
+    assert len(list(inner.parameters())) == 2 and inner.eval() is inner and not inner.training
+    outer = compile(lambda x: inner(x) * 2, fullgraph=True)
+    with fb.no_grad():
+        for _ in range(2):
+            same(outer(fb.ones(2, 3)), inner(fb.ones(2, 3)) * 2)
+    assert len(inner.explain().graphs) == 1 and not inner.explain().fallbacks
