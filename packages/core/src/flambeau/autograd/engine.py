@@ -263,7 +263,7 @@ def run(
 
     previous = mode.grad, mode.intercept
     mode.grad = create_graph
-    if not create_graph:
+    if not create_graph and not getattr(mode.intercept, "takes_formulas", False):
         mode.intercept = None  # formulas on raw arrays are not for autocast and the like
     try:
         for root, g in zip(roots, cotangents, strict=True):

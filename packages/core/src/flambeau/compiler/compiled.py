@@ -17,13 +17,15 @@ from ..autograd.modes import mode
 from ..func import _tree
 from ..graph import passes
 from ..graph.ir import Graph
-from ..graph.symbol import GraphBreak
+from ..graph.effects import Leaves
+from ..graph.symbol import GraphBreak, Symbol, Unread
 from ..graph.trace import Tracer, _lock, _owner, own_hooks
 from ..nn import hooks as module_hooks
 from ..tensor import Tensor
 from .explain import Explanation
-from .guards import Guards, argument_key, known_tensors, uses_generator
+from .guards import Guards, argument_key, uses_generator
 from .plan import Program
+from .surroundings import Surroundings
 
 _MAX_PER_KEY = 4  # graphs for one set of shapes (they differ in what guards watch)
 
@@ -53,18 +55,33 @@ class _Named:
 _OP = _Named()
 
 
+def _spent() -> tuple:
+    """The place in the graph of a result through which backward() went inside the compiled function."""
+    node = Node()
+    node.op, node.plan, node.edges, node.metas, node.saved, node.out = _OP, None, (), (), None, None
+    node.sequence = next_sequence()
+    return node, 0
+
+
 class _Entry:
     """One graph of a compiled function: the programs made from it and what they take for granted."""
 
-    def __init__(self, tracer: Tracer, fn: Callable, arguments: list[Tensor], out: Any):
+    def __init__(
+        self, tracer: Tracer, fn: Callable, arguments: list[Tensor], out: Any, around: Surroundings, changes: list
+    ):
+        """changes: what becomes of `.grad` of tensors from outside, as `Leaves.finish` tells."""
         self.hits = 0
         leaves, self.structure = _tree.flatten(out)
-        self.plain = {i: v for i, v in enumerate(leaves) if not isinstance(v, Tensor)}
-        tensors = [t for t in leaves if isinstance(t, Tensor)]
+        self.plain = {i: v for i, v in enumerate(leaves) if not isinstance(v, Tensor | Unread)}
+        self.reads = {i for i, v in enumerate(leaves) if isinstance(v, Unread)}
+        tensors = [v if isinstance(v, Tensor) else Tensor._wrap(v.symbol) for i, v in enumerate(leaves) if i not in self.plain]
         ids = [tracer.symbol(t).id for t in tensors]
-        self.differentiable = [t._edge is not None for t in tensors]
+        self.spent = [t._edge is not None and t._edge[0].saved is None for t in tensors]
+        self.differentiable = [t._edge is not None and not s for t, s in zip(tensors, self.spent, strict=True)]
+        if changes and any(self.differentiable):
+            raise GraphBreak("a result still has its graph, while backward() runs inside the function")
         self.backward_program: Program | None = None
-        captured = tracer.graph.captured
+        captured = _settle(tracer, around)
         self.edges: list[Any] = []  # positions of arguments, or tensors, that get a gradient
         gradients: list[int] = []
         cotangents: list[int] = []
@@ -74,11 +91,12 @@ class _Entry:
         graph = tracer.graph
         tracer.finish(tensors)
         graph.outputs = [*ids, *gradients]
+        self.changes = [(t, None if g is None else g.id) for t, g in changes]
         self.raw = graph
         first = {v for n in graph.nodes[:end] for v in n.outputs} | set(graph.sources()) - set(cotangents)
         self.boundary = end
         self.ids, self.distinct = ids, list(dict.fromkeys(ids))
-        self._aliases(graph, ids, known_tensors(fn, tracer.modules))
+        self._aliases(graph, ids, set(around.tensors) | _of_modules(tracer.modules))
         needed: list[int] = []
         if self.edges:
             if any(n.effect for n in graph.nodes[end:]):
@@ -95,15 +113,23 @@ class _Entry:
             )
         forward = Graph(
             graph.values, graph.nodes[:end], graph.inputs[: len(arguments)], dict(captured), dict(graph.constants),
-            [*self.distinct, *needed], graph.names,
+            [*self.distinct, *needed, *[v for _, v in self.changes if v is not None]], graph.names,
         )  # fmt: skip
         self.needed = needed
-        self._plan(forward, bool(self.edges))
         roots = graph.written()
+        stepped = [n.args[0] for n in graph.nodes if n.op == "optimizer.step"]
+        self._plan(forward, bool(self.edges or self.changes or stepped))
+        # Where an optimizer took a step with the gradient, it has stored it already.
+        supply = iter(range(len(self.distinct) + len(needed), len(graph.nodes) + len(graph.values)))
+        places = [(t, v, None if v is None else next(supply)) for t, v in self.changes]
+        self.stored = [(t, k) for t, v, k in places if v is None or tracer.leaves.stepped_with.get(id(t)) != v]
+        self.gradients = [k for _, _, k in places if k is not None]
         changed = [t for v, t in captured.items() if graph.values[v].root in roots]
-        self.guards = Guards(fn, tracer.modules, list(captured.values()), changed)
-        self.written = bool(roots)
-        self._single = self.structure.kind is None and not self.same and not self.plain and not self.edges
+        self.guards = Guards(fn, tracer.modules, list(captured.values()), changed, tracer.leaves.empty_before)
+        self.written = any(n.op == "write" for n in graph.nodes) and self._outside_writes(graph)
+        simple = self.structure.kind is None and not self.same and not self.plain and not self.edges
+        self._single = simple and not self.reads and not any(self.spent)
+        self._number = simple and bool(self.reads)
         self._tensors = [captured[v] for v in self.forward_graph.captured]
         self._static: tuple | None = None
         self._static_arrays: list[Any] = []
@@ -124,6 +150,12 @@ class _Entry:
             elif graph.values[v].root != v and graph.values[v].root in {*graph.inputs, *graph.captured}:
                 if mode.grad:
                     raise GraphBreak("an output is a view of an argument or of a parameter")
+
+    @staticmethod
+    def _outside_writes(graph: Graph) -> bool:
+        """Whether `write` changes memory of arguments or captured tensors."""
+        roots = {graph.values[n.args[0].id].root for n in graph.nodes if n.op == "write"}
+        return any(graph.values[v].root in roots for v in (*graph.inputs, *graph.captured))
 
     def _plan(self, forward: Graph, training: bool) -> None:
         graph = _optimised(forward, fold=not training)
@@ -171,12 +203,16 @@ class _Entry:
         results = self.program.run(arrays)
         if self.written:
             self._mark(tensors)
+        for t, k in self.stored:
+            t.grad = None if k is None else Tensor._wrap(results[k])
+        if self._number:
+            return results[0].item()
         if self._single:
             return Tensor._wrap(results[0])
         return self.outputs(results, tensors)
 
     def _mark(self, tensors: Sequence[Tensor]) -> None:
-        roots = self.raw.written()
+        roots = {self.raw.values[n.args[0].id].root for n in self.raw.nodes if n.op == "write"}
         for v, t in [*zip(self.raw.inputs, tensors, strict=False), *self.raw.captured.items()]:
             if self.raw.values[v].root in roots:
                 engine.mark_modified(t.array)
@@ -193,7 +229,7 @@ class _Entry:
             targets = [tensors[e] if isinstance(e, int) else e for e in self.edges]
             node.edges = [t._edge or (t, 0) for t in targets]
             node.metas = [(t.array.shape, t.array.dtype) for t in targets]
-            node.saved = tuple(results[len(self.distinct) :])
+            node.saved = tuple(results[len(self.distinct) : len(self.distinct) + len(self.needed)])
             node.sequence = next_sequence()
             outs: list[tuple] = []
             for v, wanted in zip(self.ids, self.differentiable, strict=True):
@@ -202,9 +238,14 @@ class _Entry:
                     t._edge, t.requires_grad = (node, len(outs)), True
                     outs.append((t.array.shape, t.array.dtype))
             node.out_metas = tuple(outs)
+        for v, spent in zip(self.ids, self.spent, strict=True):
+            if spent and v not in self.same:
+                by_id[v]._edge, by_id[v].requires_grad = _spent(), True
         items = iter(self.ids)
         count = len(self.ids) + len(self.plain)
         leaves = [self.plain[i] if i in self.plain else by_id[next(items)] for i in range(count)]
+        for i in self.reads:
+            leaves[i] = leaves[i].array.item()
         return _tree.unflatten(leaves, self.structure)
 
     def backward(self, saved: Any, cotangents: list[Any]) -> list[Any]:
@@ -221,6 +262,25 @@ class _Entry:
 
 def _is(a: Any, b: Any) -> bool:
     return a is b
+
+
+def _of_modules(modules: list[Any]) -> set[int]:
+    return {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None}
+
+
+def _settle(tracer: Tracer, around: Surroundings) -> dict[int, Tensor]:
+    """Captured arrays by the tensors that stay, not by passing views such as `p.detach()` or by the raw array."""
+    graph = tracer.graph
+    lasting = {id(t.array): t for t in around.tensors.values() if isinstance(t.array, np.ndarray)}
+    for m in tracer.modules:
+        lasting.update((id(t.array), t) for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
+    for v in list(graph.captured):
+        graph.captured[v] = lasting.get(id(tracer.symbols[v].value), graph.captured[v])
+    for v, array in list(graph.constants.items()):
+        if id(array) in lasting:
+            graph.captured[v] = lasting[id(array)]
+            del graph.constants[v]
+    return graph.captured
 
 
 def _optimised(graph: Graph, fold: bool = False) -> Graph:
@@ -341,9 +401,10 @@ class Compiled:
             raise GraphBreak("the function captures a random generator of its own")
         if any(not isinstance(t.array, np.ndarray) for t in tensors):
             raise GraphBreak("only tensors on the CPU are compiled")
-        tracer = Tracer()
+        tracer, around = Tracer(), Surroundings(self.function)
         root = self.function if hasattr(self.function, "named_modules") else None
         with tracer.running(root):
+            leaves_outside = tracer.leaves = Leaves(tracer, around.tensors.values(), around.optimizers)
             stand_ins = [tracer.argument(t, t.requires_grad and mode.grad) for t in tensors]
             supply = iter(stand_ins)
             given = _tree.unflatten([next(supply) if isinstance(v, Tensor) else v for v in leaves], structure)
@@ -354,12 +415,18 @@ class Compiled:
                 raise tracer.broken("the function leaves gradient recording switched")
             for s in stand_ins:
                 if s.grad is not None:
-                    raise tracer.broken("backward() runs inside the function")
-            entry = _Entry(tracer, self.function, stand_ins, out)
+                    raise tracer.broken("backward() reaches an argument")
+            changes = leaves_outside.finish(tracer.graph.captured.values())
+            if (changed := around.changed()) is not None:
+                raise tracer.broken(changed)
+            entry = _Entry(tracer, self.function, stand_ins, out, around, changes)
+            leaves_outside.restore(tracer.graph.captured.values(), False)
             if entry.written and _overlap(tensors):
                 raise tracer.broken("arguments share memory and are changed in place")
         real = [tracer.symbols[v].value for v in [*entry.distinct, *entry.needed]]
         entry.guards.refresh()
+        for t, gradient in entry.changes:
+            t.grad = None if gradient is None else Tensor._wrap(tracer.symbols[gradient].value)
         return entry, entry.outputs(real, tensors)
 
     def _eager(self, reason: str, args: tuple, kwargs: dict) -> Any:

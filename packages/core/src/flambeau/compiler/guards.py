@@ -32,7 +32,10 @@ def argument_key(leaf: Any) -> tuple:
 class Guards:
     """Conditions on what the function reads besides its arguments."""
 
-    def __init__(self, fn: Callable, modules: list[Any], tensors: list[Tensor], written: list[Tensor]):
+    def __init__(
+        self, fn: Callable, modules: list[Any], tensors: list[Tensor], written: list[Tensor], empty: list[Tensor]
+    ):
+        """written: those of the tensors that the graph changes. empty: tensors that must have no gradient yet."""
         self._held: list[Any] = []  # so that an id means one object
         self.dicts: list[tuple[dict, list[int], str]] = []
         self.hooks: list[dict] = []
@@ -48,7 +51,7 @@ class Guards:
             ):
                 self._watch(d, what)
             self.hooks += [m._forward_pre_hooks, m._forward_hooks, m._backward_hooks, m._backward_pre_hooks]
-        for getter, what in _outside(fn, _DEPTH):
+        for getter, what in outside(fn):
             value = getter()
             self._held.append(value)
             self.cells.append((getter, id(value), what))
@@ -60,6 +63,7 @@ class Guards:
         own = {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None}
         own = {id(t) for t in tensors if id(t) in own and t.array.dtype.kind in "fcV"} | {id(t) for t in written}
         self.constant = [t for t in tensors if id(t) not in own and not t.requires_grad]
+        self.empty = empty
         self.refresh()
 
     def refresh(self) -> None:
@@ -98,10 +102,13 @@ class Guards:
                 self.arrays[k] = a
         if mode.grad and [*map(_requires_grad, self.tensors)] != self.needs:
             return "requires_grad of a tensor that the function uses changed"
+        for t in self.empty:
+            if t.grad is not None:
+                return "a gradient is there already, to which backward() adds"
         return None
 
 
-def _outside(fn: Any, depth: int) -> Iterator[tuple[Callable[[], Any], str]]:
+def outside(fn: Any, depth: int = _DEPTH) -> Iterator[tuple[Callable[[], Any], str]]:
     """What a function reads from closures and global names, as (getter, what it is)."""
     if depth < 0:
         return
@@ -129,7 +136,7 @@ def _outside(fn: Any, depth: int) -> Iterator[tuple[Callable[[], Any], str]]:
 
 def _inner(value: Any, depth: int) -> Iterator[tuple[Callable[[], Any], str]]:
     if isinstance(value, types.FunctionType):
-        yield from _outside(value, depth - 1)
+        yield from outside(value, depth - 1)
 
 
 def _content(cell: Any) -> Any:
@@ -141,14 +148,4 @@ def _content(cell: Any) -> Any:
 
 def uses_generator(fn: Callable) -> bool:
     """Whether a random generator is among what the function captures."""
-    return any(isinstance(getter(), Generator) for getter, _ in _outside(fn, _DEPTH))
-
-
-def known_tensors(fn: Callable, modules: list[Any]) -> set[int]:
-    """The ids of the tensors that exist between calls: of modules, and those that the function captures."""
-    found = {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None}
-    for getter, _ in _outside(fn, _DEPTH):
-        value = getter()
-        members = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
-        found.update(id(v) for v in members if isinstance(v, Tensor))
-    return found
+    return any(isinstance(getter(), Generator) for getter, _ in outside(fn))

@@ -136,6 +136,8 @@ class Program:
         if node.op == "write":
             target, index, value = node.args
             return [f"v{target.id}[{self._text(index)}] = {self._text(value)}"]
+        if node.op == "optimizer.step":
+            return [f"{self._bind(f'step{i}', node.args[0])}({self._text(node.args[2])})"]
         if node.body:
             chain = Chain(self.graph, node)
             outs = [buffer(v) or "None" for v in node.outputs]
@@ -173,8 +175,8 @@ class Program:
         from ..ops._op import REGISTRY
 
         op = REGISTRY.get(node.op)
-        if op is not None and op.kernel is None and not op.composite:
-            return self._bind(f"op_{node.op}", op.forward), f"{self._bind('np', np)}, "
+        if op is not None and (op.kernel is None or node.plain):
+            return self._bind(f"op_{node.op}", op.forward), "" if op.composite else f"{self._bind('np', np)}, "
         return self._bind(f"f_{node.op.replace('.', '_')}", function_of(node.op)), ""
 
     def _product(self, node: Node, buffer: Callable[[int], str | None]) -> list[str] | None:

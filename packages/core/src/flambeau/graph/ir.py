@@ -2,7 +2,7 @@
 
 A `Graph` is what tracing gives and what compiling, exporting, quantising, counting and drawing read. Values have a
 fixed shape and dtype. Everything that is more than a pure function of arrays is a node of its own and stays in order:
-`write` (memory that is changed in place) and `random.*` (draws from the default generator).
+`write` (memory that is changed in place), `optimizer.step` and `random.*` (draws from the default generator).
 """
 
 from __future__ import annotations
@@ -51,11 +51,18 @@ class Node:
     outputs: tuple[int, ...]
     module: str = ""
     body: tuple[Node, ...] = ()  # of `fused`: the nodes that it stands for
+    plain: bool = False  # the op's fast kernel does not take this case
 
     @property
     def effect(self) -> bool:
         """Whether the node does more than compute its outputs, so that it must stay, in order."""
-        return self.op == "write" or self.op.startswith("random.")
+        return self.op in ("write", "optimizer.step") or self.op.startswith("random.")
+
+    def targets(self) -> tuple[int, ...]:
+        """The ids of the values whose memory the node changes."""
+        if self.op == "write":
+            return (self.args[0].id,)
+        return tuple(r.id for r in self.args[1]) if self.op == "optimizer.step" else ()
 
     def inputs(self) -> tuple[int, ...]:
         """The ids of the values that are read, in order, with repeats."""
@@ -118,7 +125,7 @@ class Graph:
 
     def written(self) -> set[int]:
         """The roots of all memory that is changed in place."""
-        return {self.values[n.args[0].id].root for n in self.nodes if n.op == "write"}
+        return {self.values[v].root for n in self.nodes for v in n.targets()}
 
     def counts(self) -> dict[str, int]:
         """How many nodes there are of each op."""
@@ -209,6 +216,9 @@ def execute(node: Node, env: dict[int, Any]) -> None:
         target, index, value = args
         target[index] = value
         return
+    if node.op == "optimizer.step":
+        args[0](args[2])
+        return
     out = function_of(node.op)(*args)
     if len(node.outputs) == 1 and not isinstance(out, tuple):
         env[node.outputs[0]] = out if isinstance(out, np.ndarray) else np.asarray(out)
@@ -238,10 +248,16 @@ def _draw(method: str) -> Callable:
 _NUMPY: dict[str, Callable] = {
     "astype": lambda a, dtype: a.astype(dtype),
     "getitem": lambda a, index: a[index],
+    "linalg.norm": lambda a, order: np.linalg.norm(a, order),
+    "clip": lambda a, low, high: a.clip(low, high),
 }
 
 
 def _line(graph: Graph, node: Node) -> str:
+    if node.op == "optimizer.step":
+        step, params, grads = node.args
+        pairs = ", ".join(f"{p} <- {g}" for p, g in zip(params, grads, strict=True))
+        return f"optimizer.step {step!r}: {pairs}"
     if node.op == "write":
         target, index, value = node.args
         place = "" if index is Ellipsis else f"[{_short(index)}]"

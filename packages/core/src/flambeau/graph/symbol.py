@@ -18,6 +18,34 @@ class GraphBreak(RuntimeError):
     """A function does something that a graph cannot hold; the message says what."""
 
 
+_READ = "a value is read (.item(), float(), int(), bool() or `if` on a tensor)"
+
+
+class Unread:
+    """The number that `.item()` gives, while a function is traced: it can be returned, but not looked at."""
+
+    __slots__ = ("symbol",)
+
+    def __init__(self, symbol: Symbol):
+        self.symbol = symbol
+
+    def _refused(self, *args: Any) -> Any:
+        raise self.symbol.tracer.broken(_READ)
+
+    def __getattr__(self, name: str) -> Any:
+        self.symbol.tracer.broken(_READ)
+        raise AttributeError(f"a value that was read while tracing has no attribute {name!r}")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+for _name in (
+    "add sub mul truediv floordiv mod pow divmod radd rsub rmul rtruediv rfloordiv rmod rpow rdivmod lt le gt ge eq ne "
+    "neg pos abs int float bool index complex round trunc floor ceil str repr format array"
+).split():
+    setattr(Unread, f"__{_name}__", Unread._refused)
+
+
 class Symbol:
     """An array of the trace: the real values, and the number of the value in the graph."""
 
@@ -101,17 +129,26 @@ class Symbol:
         self.tracer.write(target, Ellipsis, made)
         return target
 
-    # -- what needs the values -----------------------------------------------------------------------------------
-    def item(self, *args: Any) -> Any:
-        raise self.tracer.broken("a value is read (.item(), float(), int(), bool() or `if` on a tensor)")
+    def clip(self, min: Any = None, max: Any = None) -> Symbol:
+        return self.tracer.raw("numpy.clip", (self, min, max))
 
-    tolist = __int__ = __float__ = __index__ = __complex__ = __bool__ = item
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if kwargs or function not in (np.stack, np.linalg.norm):
+            raise self.tracer.broken(f"numpy.{function.__name__} is called on the array of a tensor")
+        return self.tracer.raw("numpy.stack" if function is np.stack else "numpy.linalg.norm", args)
+
+    # -- what needs the values -----------------------------------------------------------------------------------
+    def item(self) -> Any:
+        """A stand-in for the number, which may be returned from the traced function and nothing else."""
+        return Unread(self.tracer.raw("numpy.copy", (self,)))
+
+    def tolist(self, *args: Any) -> Any:
+        raise self.tracer.broken(_READ)
+
+    __int__ = __float__ = __index__ = __complex__ = __bool__ = tolist
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise self.tracer.broken("the values of a tensor are read as a NumPy array")
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        raise self.tracer.broken(f"numpy.{function.__name__} is called on the array of a tensor")
 
     def __getattr__(self, name: str) -> Any:
         if hasattr(np.ndarray, name) and not name.startswith("_"):

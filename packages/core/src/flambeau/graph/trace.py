@@ -18,8 +18,9 @@ from ..nn import hooks as module_hooks
 from ..ops._op import Op, _like, _promote, _record, check_same_dtype
 from ..random import Generator
 from ..tensor import Tensor
+from .effects import Leaves
 from .ir import Graph, Node, Ref, Value
-from .symbol import GraphBreak, Symbol
+from .symbol import GraphBreak, Symbol, Unread
 
 own_hooks: set[int] = set()  # ids of the module hooks that a trace has set
 _lock = threading.RLock()  # one trace at a time: buffers of modules are exchanged while it runs
@@ -33,6 +34,8 @@ def _owner(array: Any) -> Any:
 
 class Tracer:
     """Notes what happens between `__enter__` and `__exit__` in this thread; use `trace` or `flambeau.compile`."""
+
+    takes_formulas = True  # those of backward() and grad() inside the function become nodes as well
 
     def __init__(self) -> None:
         self.graph = Graph()
@@ -49,6 +52,7 @@ class Tracer:
         self._swapped: list[tuple[Tensor, np.ndarray]] = []
         self._stack: list[Any] = []
         self._thread = threading.get_ident()
+        self.leaves = Leaves(self, (), ())
 
     # -- values --------------------------------------------------------------------------------------------------
     def broken(self, reason: str) -> GraphBreak:
@@ -114,7 +118,26 @@ class Tracer:
         if isinstance(value, slice):
             start, stop, step = (self._refs(v) for v in (value.start, value.stop, value.step))
             return slice(start[0], stop[0], step[0]), slice(start[1], stop[1], step[1])
+        if isinstance(value, Unread):
+            value._refused()
         return value, value
+
+    def call(self, op: Op, values: Sequence[Any]) -> Any:
+        """Runs an op on the real arrays and adds the node."""
+        declined = False
+
+        def run(*real: Any) -> Any:
+            nonlocal declined
+            if op.kernel is not None:
+                out = op.kernel(*real)
+                if out is not NotImplemented:
+                    return out
+                declined = True
+            return op.forward(*real) if op.composite else op.forward(np, *real)
+
+        out = self.emit(op.name, values, run)
+        self.graph.nodes[-1].plain = declined
+        return out
 
     def emit(self, name: str, args: Sequence[Any], function: Callable) -> Any:
         """Runs a function on the real arrays and adds the node."""
@@ -145,7 +168,7 @@ class Tracer:
     def raw(self, name: str, args: Sequence[Any]) -> Symbol:
         """A NumPy function on symbols, outside of any op."""
         if mode.intercept is None:
-            raise self.broken("backward() or autograd.grad() runs inside the function")
+            raise self.broken("gradients are taken inside autocast or a transformation")
         from .ir import function_of
 
         return self.emit(name, args, function_of(name))
@@ -186,7 +209,7 @@ class Tracer:
             return op.forward(*values)
         if not tensors:
             if any(isinstance(v, Symbol) for v in _flat(values)):
-                return self.emit(op.name, values, lambda *raw: op.run(list(raw)))
+                return self.call(op, values)
             return _uninterrupted(op, values)
         return self._list(op, values, wants) if op.has_list else self._single(op, values, wants)
 
@@ -203,7 +226,7 @@ class Tracer:
             check_same_dtype(op, raw)
         elif op.promote is not None:
             _promote(op, raw)
-        out = self.emit(op.name, raw, lambda *real: op.run(list(real)))
+        out = self.call(op, raw)
         result = self._recorded(op, raw, mask, edges, metas, out) if mask else _wrapped(out)
         if op.view and isinstance(values[0], Tensor):
             from ..autograd.views import note_view
@@ -222,7 +245,7 @@ class Tracer:
 
             common = dtypes.result_numpy(raw[0])
             raw[0] = [a if a.dtype == common else a.astype(common) for a in raw[0]]
-        out = self.emit(op.name, raw, lambda *real: op.run(list(real)))
+        out = self.call(op, raw)
         if not wants or not op.vjp_of:
             return _wrapped(out)
         needed = [isinstance(t, Tensor) and t.requires_grad for t in tensors]
@@ -245,6 +268,10 @@ class Tracer:
             if node.out is not None:
                 node.out = out
         return result
+
+    def optimizer_step(self, optimizer: Any, args: tuple, kwargs: dict) -> None:
+        """In place of an optimizer's step."""
+        self.leaves.step(optimizer, args, kwargs)
 
     # -- modules -------------------------------------------------------------------------------------------------
     def _enter_module(self, module: Any, args: Any) -> None:
@@ -300,6 +327,7 @@ class Tracer:
             for owner in self._written:
                 engine.mark_modified(owner)
         except BaseException:
+            self.leaves.restore(self.graph.captured.values(), True)
             for owner, before in self._undo.values():
                 owner[...] = before
             for g, state in states:
@@ -317,7 +345,7 @@ class Tracer:
     def _check_outside(self, start: int, states: list, others: tuple, source: Generator) -> None:
         for sequence, reference, _ in list(engine._modified.values()):
             owner = reference()
-            if sequence > start and owner is not None and id(owner) in self._roots:
+            if sequence > start and id(owner) in self._roots and id(owner) not in self.leaves.stepped:
                 self.broken("memory of a tensor is changed in place outside of the operations")
         if any(g is not source and g.get_state() != state for g, state in states):
             self.broken("random numbers are drawn from a generator other than the default one")
@@ -427,4 +455,5 @@ def trace(fn: Callable, *example_inputs: Tensor) -> Graph:
         leaves = [t for t in _tree.flatten(out)[0] if isinstance(t, Tensor)]
         for t in leaves:
             tracer.symbol(t)
+        tracer.leaves.finish(tracer.graph.captured.values())
     return tracer.finish(leaves)
