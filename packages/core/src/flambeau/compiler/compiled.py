@@ -383,9 +383,11 @@ class Compiled:
             elif not known and len(self._entries) >= self.limit:
                 reason = f"there are {self.limit} graphs for other shapes already (limit)"
             else:
+                around = Surroundings(self.function)
                 try:
-                    entry, out = self._trace(leaves, structure, tensors, bool(kwargs))
+                    entry, out = self._trace(around, leaves, structure, tensors, bool(kwargs))
                 except Exception as e:
+                    around.restore()
                     reason = str(e) if isinstance(e, GraphBreak) else f"tracing failed with {type(e).__name__}: {e}"
                     self._refused[key] = reason
         if reason is not None:  # outside of the lock: the function may take its time, or use threads
@@ -396,12 +398,14 @@ class Compiled:
                 self._short[short] = self._entries[key]
             return out
 
-    def _trace(self, leaves: list, structure: Any, tensors: list[Tensor], keywords: bool) -> tuple[_Entry, Any]:
+    def _trace(
+        self, around: Surroundings, leaves: list, structure: Any, tensors: list[Tensor], keywords: bool
+    ) -> tuple[_Entry, Any]:
         if uses_generator(self.function):
             raise GraphBreak("the function captures a random generator of its own")
         if any(not isinstance(t.array, np.ndarray) for t in tensors):
             raise GraphBreak("only tensors on the CPU are compiled")
-        tracer, around = Tracer(), Surroundings(self.function)
+        tracer = Tracer()
         root = self.function if hasattr(self.function, "named_modules") else None
         with tracer.running(root):
             leaves_outside = tracer.leaves = Leaves(tracer, around.tensors.values(), around.optimizers)

@@ -10,6 +10,7 @@ from typing import Any
 from .. import dtypes
 from ..autograd.engine import version
 from ..autograd.modes import mode
+from ..graph.effects import Gradient
 from ..random import Generator
 from ..tensor import Tensor
 
@@ -64,6 +65,7 @@ class Guards:
         own = {id(t) for t in tensors if id(t) in own and t.array.dtype.kind in "fcV"} | {id(t) for t in written}
         self.constant = [t for t in tensors if id(t) not in own and not t.requires_grad]
         self.empty = empty
+        self.full = [t.leaf for t in tensors if isinstance(t, Gradient)]
         self.refresh()
 
     def refresh(self) -> None:
@@ -91,6 +93,9 @@ class Guards:
                 return f"{what} changed"
         if dtypes.get_default_dtype() is not self.default:
             return "the default dtype changed"
+        for t in self.full:
+            if t.grad is None:
+                return "a gradient is missing, to which backward() adds"
         for t, state in zip(self.constant, self.versions, strict=True):
             if (id(t.array), version(t.array)) != state:
                 return "the values of a tensor that the function uses changed"

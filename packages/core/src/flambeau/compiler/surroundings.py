@@ -21,6 +21,7 @@ class Surroundings:
         self.tensors: dict[int, Tensor] = {}
         self.optimizers: list[Optimizer] = []
         self._states: list[tuple[Callable[[], Iterable[Any]], list[Any], str]] = []
+        self._copies: list[tuple[Any, Any]] = []  # containers and what they held
         if isinstance(fn, Module):
             self._take(fn, "")
         for getter, what in outside(fn):
@@ -30,6 +31,7 @@ class Surroundings:
             if type(value) in (list, tuple, dict, set):
                 members = list(value.values() if type(value) is dict else value)
                 if type(value) is not tuple:
+                    self._copies.append((value, value.copy()))
                     self._watch(lambda v=value: v.values() if type(v) is dict else v, what)
                 for member in members:
                     self._take(member, what)
@@ -44,6 +46,7 @@ class Surroundings:
                 self.optimizers.append(value)
                 self.tensors.update((id(p), p) for p in value._params())
         elif not isinstance(value, _OPAQUE) and isinstance(getattr(value, "__dict__", None), dict):
+            self._copies.append((vars(value), dict(vars(value))))
             self._watch(vars(value).values, f"an attribute of {what}")
 
     def _watch(self, read: Callable[[], Iterable[Any]], what: str) -> None:
@@ -55,3 +58,9 @@ class Surroundings:
             if [*map(id, read())] != [*map(id, before)]:
                 return f"{what} is changed inside the function"
         return None
+
+    def restore(self) -> None:
+        """Puts back what lists, dicts, sets and attributes held, where that was changed."""
+        for container, before in self._copies if self.changed() is not None else ():
+            container.clear()
+            container.extend(before) if type(container) is list else container.update(before)

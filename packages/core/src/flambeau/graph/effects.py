@@ -27,10 +27,30 @@ class _Unset:
         self._watch.empty_before.append(self._leaf)
         return g.copy()
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if index is not Ellipsis or value.__class__ is not int or value != 0:  # zero_grad(set_to_none=False)
+            self._watch.tracer.broken("a gradient is set that may be there or not when the function begins")
+        self._watch.empty_before.append(self._leaf)  # there is nothing to set to zero
+
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):
             self._watch.tracer.broken("a gradient is read that may be there or not when the function begins")
         raise AttributeError(f"a gradient that is not known has no attribute {name!r}")
+
+
+class Gradient:
+    """The gradient that a leaf has when the function begins, where a graph holds captured tensors."""
+
+    requires_grad = False
+    grad = _edge = _hooks = None
+
+    def __init__(self, leaf: Tensor):
+        self.leaf = leaf
+
+    @property
+    def array(self) -> np.ndarray:
+        """Its memory, as it is now."""
+        return self.leaf.grad.array  # type: ignore[union-attr]
 
 
 class OptimizerStep:
@@ -69,9 +89,14 @@ class Leaves:
         ]
         self._copies: list[tuple[np.ndarray, np.ndarray]] = []
         self._saved: set[int] = set()
+        self._own: dict[int, int] = {}  # id of a leaf -> value of the gradient that it has already
         for t, grad in self.before.values():
             if grad is None:
                 t.grad = Tensor._wrap(_Unset(self, t))
+            elif isinstance(grad.array, np.ndarray):
+                symbol = tracer.capture(grad.array, Gradient(t))
+                self._own[id(t)] = symbol.id
+                t.grad = Tensor._wrap(symbol)
 
     def gradient(self, t: Tensor) -> Tensor | None:
         """`t.grad` where it is known."""
@@ -90,7 +115,7 @@ class Leaves:
         used = [p for p in params if self.gradient(p) is not None]
         for p in used:
             if not isinstance(p.grad.array, Symbol):  # type: ignore[union-attr]
-                raise tracer.broken("an optimizer takes a step with a gradient from before the function")
+                raise tracer.broken("the function sets a gradient by itself")
         gradients = [p.grad.array for p in used]  # type: ignore[union-attr]
         for o, state, _ in self._states:
             if o is optimizer and id(o) not in self._saved:
@@ -123,12 +148,17 @@ class Leaves:
             elif now is grad or isinstance(now.array, _Unset):
                 continue
             elif isinstance(now.array, Symbol):
-                found.append((t, now.array))
+                if now.array.id != self._own.get(id(t)):
+                    found.append((t, now.array))
             else:
                 raise self.tracer.broken("the function sets a gradient by itself")
         for t in captured:
             if id(t) not in self.before and t.grad is not None and isinstance(t.grad.array, Symbol):
                 raise self.tracer.broken("backward() reaches a tensor that is not among what the function captures")
+        used = {v for n in self.tracer.graph.nodes for v in n.inputs()}
+        for v in self._own.values():
+            if v not in used:
+                del self.tracer.graph.captured[v]
         for o, _, groups in self._states:
             if groups != [_settings(g) for g in o.param_groups]:
                 raise self.tracer.broken("settings of an optimizer are changed (by a schedule?)")

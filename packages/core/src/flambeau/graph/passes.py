@@ -72,26 +72,33 @@ def dead_code(graph: Graph) -> Graph:
 
 
 def common_subexpressions(graph: Graph) -> Graph:
-    """Equal calls on equal values are made once (not where memory that they read or return is written)."""
-    written = graph.written()
+    """Equal calls on equal values are made once (not if memory that they read was written between, or is theirs)."""
+    # What is written or returned needs memory of its own.
+    own = graph.written() | {graph.values[v].root for v in graph.outputs}
     same: dict[int, int] = {}
     seen: dict[Any, Node] = {}
+    writes: dict[int, int] = {}  # how often memory has been written so far
     nodes = []
+    root_of = {v: x.root for v, x in graph.values.items()}
     for node in graph.nodes:
         args = substitute(node.args, lambda r: Ref(same.get(r.id, r.id)))
         node = replace(node, args=args)
-        touched = {graph.values[v].root for v in (*node.inputs(), *node.outputs)}
-        if node.effect or touched & written:
+        if node.effect or any(root_of[v] == v and v in own for v in node.outputs):
+            for v in node.targets():
+                writes[root_of[v]] = writes.get(root_of[v], 0) + 1
             nodes.append(node)
             continue
-        key = (node.op, _key(args))
+        states = tuple([writes.get(root_of[v], 0) for v in node.inputs()])
+        key = (node.op, _key(args), states)
         first = seen.get(key)
         if first is None:
             seen[key] = node
             nodes.append(node)
         else:
             same.update(zip(node.outputs, first.outputs, strict=True))
-    return replace(graph, nodes=nodes, outputs=[same.get(v, v) for v in graph.outputs])
+    # A view of what is not computed again is a view of the first one.
+    values = {v: x if x.root not in same else replace(x, root=same[x.root]) for v, x in graph.values.items()}
+    return replace(graph, values=values, nodes=nodes, outputs=[same.get(v, v) for v in graph.outputs])
 
 
 def _key(value: Any) -> Any:

@@ -18,7 +18,7 @@ from ..nn import hooks as module_hooks
 from ..ops._op import Op, _like, _promote, _record, check_same_dtype
 from ..random import Generator
 from ..tensor import Tensor
-from .effects import Leaves
+from .effects import Gradient, Leaves
 from .ir import Graph, Node, Ref, Value
 from .symbol import GraphBreak, Symbol, Unread
 
@@ -43,7 +43,6 @@ class Tracer:
         self.reason: str | None = None
         self.recording = True  # whether autograd's nodes are recorded as well
         self.modules: list[Any] = []
-        self.tensors: dict[int, Tensor] = {}  # captured, by id
         self._roots: dict[int, int] = {}  # id of the owner of memory -> value
         self._arrays: dict[int, int] = {}  # id of an array -> value (captured ones and constants)
         self._kept: list[Any] = []  # so that ids stay unique
@@ -93,14 +92,20 @@ class Tracer:
         known = self._arrays.get(id(array))
         if known is not None:
             return self.symbols[known]
+        if isinstance(value, Tensor):
+            return self.capture(array, value)
         symbol = self.new(array)
         self._arrays[id(array)] = symbol.id
         self._kept.append(array)
-        if isinstance(value, Tensor):
-            self.graph.captured[symbol.id] = value
-            self.tensors[id(value)] = value
-        else:
-            self.graph.constants[symbol.id] = array
+        self.graph.constants[symbol.id] = array
+        return symbol
+
+    def capture(self, array: np.ndarray, holder: Any) -> Symbol:
+        """The symbol of an array that `holder.array` is at each run."""
+        symbol = self.new(array)
+        self._arrays[id(array)] = symbol.id
+        self._kept.append(array)
+        self.graph.captured[symbol.id] = holder
         return symbol
 
     # -- nodes ---------------------------------------------------------------------------------------------------
@@ -193,7 +198,11 @@ class Tracer:
 
     def _constant_roots(self) -> set[int]:
         swapped = {id(t) for t, _ in self._swapped}
-        roots = {self.graph.values[v].root for v, t in self.graph.captured.items() if id(t) not in swapped}
+        roots = {
+            self.graph.values[v].root
+            for v, t in self.graph.captured.items()
+            if id(t) not in swapped and not isinstance(t, Gradient)
+        }
         return roots | {self.graph.values[v].root for v in self.graph.constants}
 
     # -- ops -----------------------------------------------------------------------------------------------------
