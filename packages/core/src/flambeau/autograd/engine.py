@@ -261,7 +261,7 @@ def run(
             arrived = entry[1]
             arrived[k] = g if arrived[k] is None else arrived[k] + g
 
-    previous = mode.grad, mode.intercept
+    previous, anomaly = (mode.grad, mode.intercept), mode.anomaly
     mode.grad = create_graph
     if not create_graph and not getattr(mode.intercept, "takes_formulas", False):
         mode.intercept = None  # formulas on raw arrays are not for autocast and the like
@@ -281,13 +281,14 @@ def run(
             if _last_modified > node.sequence:
                 _check_unmodified(node)
             gradients = node.gradients(g, create_graph)
-            if mode.anomaly is not None:
-                mode.anomaly.check_gradients(node, gradients)
+            if anomaly is not None:
+                anomaly.check_gradients(node, gradients)
             for edge, meta, g in zip(node.edges, node.metas, gradients, strict=True):
                 if g is not None and edge is not None:
                     if create_graph or g.shape != meta[0] or g.dtype is not meta[1]:
                         g = _fit(g, meta, create_graph)
                     deliver(edge, g)
+            del gradients
             if not retain_graph:
                 node.release()
         for entry in leaves.values():

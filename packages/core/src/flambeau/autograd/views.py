@@ -14,7 +14,8 @@ _MIN_VIEWS = 16  # dead references to views are swept out of a base's list whene
 
 def note_view(out: Any, source: Tensor, steps: tuple) -> None:
     """Remembers that `out` is made from `source` by `steps` if it shares memory with it (called by the dispatcher)."""
-    if not same_memory(out.array, source.array):
+    array, owner = out.array.base, source.array
+    if array is not owner and (array is None or array is not owner.base) and not same_memory(out.array, owner):
         return
     base, before, recorded = source._view or (source, (), True)
     out._view = (base, before + steps, recorded and mode.grad)

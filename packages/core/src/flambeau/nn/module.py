@@ -250,7 +250,11 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:
         own = self.__dict__
-        for store in ("_parameters", "_buffers", "_modules"):
+        try:  # every pass of every layer comes here for its weights
+            return own["_parameters"][name]
+        except KeyError:
+            pass
+        for store in ("_modules", "_buffers"):
             if store in own and name in own[store]:
                 return own[store][name]
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")

@@ -62,6 +62,13 @@ def check_castable(source: numpy.dtype, target: numpy.dtype) -> None:
 
 def check_same_dtype(op: Any, raw: Sequence[Any]) -> None:
     """RuntimeError unless the promoted arguments that are arrays have one dtype (products do not promote)."""
+    dtype = getattr(raw[op.positions[0]], "dtype", None)
+    if dtype is not None and dtype.kind == "f" and dtype.itemsize > 1:  # the usual case, found fast
+        for i in op.positions:
+            if getattr(raw[i], "dtype", dtype) is not dtype:
+                break
+        else:
+            return
     found = [(op.params[i], raw[i].dtype) for i in op.positions if hasattr(raw[i], "dtype")]
     if found and found[0][1].itemsize == 1 and found[0][1].kind in "fV":
         dtypes.result_numpy([raw[i] for i in op.positions])  # float8 is for storage: raises

@@ -8,6 +8,7 @@ raw arrays only runs the function: that is how gradient formulas run inside `bac
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -33,7 +34,7 @@ _new_node = Node.__new__
 class Plan:
     """What to save and which formulas to run, for one set of inputs that require a gradient."""
 
-    __slots__ = ("edges", "formulas", "keeps", "saved", "single")
+    __slots__ = ("edges", "formulas", "keeps", "save", "saved", "single")
 
     def __init__(self, op: Op, mask: int):
         inputs = [i for i in op.inputs if mask >> i & 1]
@@ -64,6 +65,7 @@ class Plan:
             places = tuple(inputs.index(t) for t in targets if t in inputs)
             self.formulas.append((_bound(formula, fill, need), need, places))
         self.saved = tuple(saved)
+        self.save = _picker(self.saved)  # the arguments -> what the node keeps of them
         plain = not op.has_list and all(need is None for _, need, _ in self.formulas)
         self.single = tuple(call for call, _, _ in self.formulas) if plain else None  # one formula for each edge
 
@@ -84,6 +86,18 @@ def _bound(formula: Callable, fill: list[int], need: tuple | None) -> Callable:
         (k,) = fill
         return lambda g, saved, out: formula(g, saved[k])
     return lambda g, saved, out: formula(g, *[pick(k, saved, out) for k in fill])
+
+
+def _picker(saved: tuple[tuple[int, bool], ...]) -> Callable[[Sequence[Any]], tuple]:
+    places = [i for i, _ in saved]
+    if not saved:
+        return lambda raw: ()
+    if any(shape for _, shape in saved):
+        return lambda raw: tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in saved])
+    if len(places) == 1:
+        (only,) = places
+        return lambda raw: (raw[only],)
+    return operator.itemgetter(*places)
 
 
 class Op:
@@ -237,14 +251,20 @@ def _record(op: Op, raw: Sequence[Any], mask: int, edges: list, metas: list, out
     node.edges = edges
     node.metas = metas
     node.sequence = next_sequence()
-    node.saved = tuple([_shape_of(raw[i]) if shape else raw[i] for i, shape in plan.saved])
-    if out.__class__ is not numpy.ndarray and isinstance(out, tuple):
+    node.saved = plan.save(raw)
+    if out.__class__ is numpy.ndarray:
+        outputs: Any = _new_tensor(Tensor)
+        outputs.array = out
+        outputs.requires_grad = True
+        outputs._edge = (node, 0)
+        node.out = out if plan.keeps else None
+    elif isinstance(out, tuple):
         items = [_wrap(o) for o in out]
         for k, t in enumerate(items):
             if t.array.dtype.kind in "fcV":
                 t._edge = (node, k)
                 t.requires_grad = True
-        outputs: Any = _like(out, items)
+        outputs = _like(out, items)
         node.out = None
         if plan.keeps:
             everything = "out" in plan.keeps
@@ -265,18 +285,148 @@ def _shape_of(value: Any) -> Any:
 
 
 def _dispatcher(op: Op) -> Callable:
-    """The public function of an op whose arguments are single arrays."""
-    count, promote = len(op.params), op.promote
-    inputs = tuple([(i, 1 << i if i in op.vjp_of else 0) for i in op.inputs])
-    forward, positions, view = op.forward, op.positions, op.view
-    pair = positions if len(positions) == 2 and promote is not None else None
+    """The public function of an op whose arguments are single arrays.
+
+    What runs for every op of a model is written out for the two common cases, one array and two arrays in front: a
+    loop over the arguments costs as much as a small array operation.
+    """
+    if op.inputs == (0,) and op.promote != "same":
+        return _one_array(op)
+    if op.inputs == (0, 1) and op.positions == (0, 1):
+        return _two_arrays(op)
+    return _several_arrays(op)
+
+
+def _tails(op: Op) -> dict[int, tuple]:
+    """The defaults that complete so and so many positional arguments, where none is missing."""
+    return {given: op.defaults[given:] for given in range(op.required, len(op.params) + 1)}
+
+
+def _one_array(op: Op) -> Callable:
+    forward, view, promote = op.forward, op.view, op.promote is not None
+    bit = 1 if 0 in op.vjp_of else 0
+    tails = _tails(op)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if mode.intercept is not None:
             return mode.intercept(op, args, kwargs)
-        if kwargs and "out" in kwargs:
-            return _into(call, args, kwargs)
-        raw = op.bind(args, kwargs) if kwargs or len(args) != count else [*args]
+        if kwargs:
+            if "out" in kwargs:
+                return _into(call, args, kwargs)
+            raw = op.bind(args, kwargs)
+        else:
+            raw = [*args, *tails[len(args)]] if len(args) in tails else op.bind(args, kwargs)
+        source = raw[0]
+        if not isinstance(source, Tensor):
+            return forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
+        array = raw[0] = source.array
+        if promote and (array.dtype.kind != "f" or array.dtype.itemsize == 1):
+            _promote(op, raw)
+        try:
+            out = forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
+        except (ValueError, TypeError, IndexError, RuntimeError) as e:
+            raise explain(op, raw, e) from None if type(e) is ValueError else e
+        if bit and source.requires_grad and mode.grad:
+            result = _record(op, raw, 1, [source._edge or (source, 0)], [(array.shape, array.dtype)], out)
+        elif out.__class__ is numpy.ndarray:
+            result = _new_tensor(Tensor)
+            result.array = out
+            result.requires_grad = False
+            result._edge = None
+        else:
+            result = _wrap_all(out)
+        if view:
+            _note_views(op, result, source, raw)
+        return result
+
+    return call
+
+
+def _two_arrays(op: Op) -> Callable:
+    forward, view, promote = op.forward, op.view, op.promote
+    left, right = (1 if 0 in op.vjp_of else 0), (2 if 1 in op.vjp_of else 0)
+    tails = _tails(op)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if mode.intercept is not None:
+            return mode.intercept(op, args, kwargs)
+        if kwargs:
+            if "out" in kwargs:
+                return _into(call, args, kwargs)
+            raw = op.bind(args, kwargs)
+        else:
+            raw = [*args, *tails[len(args)]] if len(args) in tails else op.bind(args, kwargs)
+        first, second = raw[0], raw[1]
+        mask = 0
+        if isinstance(first, Tensor):
+            a = raw[0] = first.array
+            if left and first.requires_grad and mode.grad:
+                mask = 1
+            if isinstance(second, Tensor):
+                b = raw[1] = second.array
+                if right and second.requires_grad and mode.grad:
+                    mask |= 2
+            else:
+                b = second
+        elif isinstance(second, Tensor):
+            a, b = first, second.array
+            raw[1] = b
+            if right and second.requires_grad and mode.grad:
+                mask = 2
+        else:
+            return forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
+        if promote is not None:
+            if promote == "same":
+                check_same_dtype(op, raw)
+            # Two arrays of one floating dtype are by far the most common: nothing to promote.
+            elif (
+                a.__class__ is not numpy.ndarray
+                or b.__class__ is not numpy.ndarray
+                or a.dtype is not b.dtype
+                or a.dtype.kind != "f"
+            ):
+                _promote(op, raw)
+        try:
+            out = forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
+        except (ValueError, TypeError, IndexError, RuntimeError) as e:
+            raise explain(op, raw, e) from None if type(e) is ValueError else e
+        if mask:
+            edges, metas = [], []
+            if mask & 1:
+                edges.append(first._edge or (first, 0))
+                metas.append((a.shape, a.dtype))
+            if mask & 2:
+                edges.append(second._edge or (second, 0))
+                metas.append((b.shape, b.dtype))
+            result = _record(op, raw, mask, edges, metas, out)
+        elif out.__class__ is numpy.ndarray:
+            result = _new_tensor(Tensor)
+            result.array = out
+            result.requires_grad = False
+            result._edge = None
+        else:
+            result = _wrap_all(out)
+        if view and isinstance(first, Tensor):
+            _note_views(op, result, first, raw)
+        return result
+
+    return call
+
+
+def _several_arrays(op: Op) -> Callable:
+    promote, forward, view = op.promote, op.forward, op.view
+    inputs = tuple([(i, 1 << i if i in op.vjp_of else 0) for i in op.inputs])
+    tails = _tails(op)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if mode.intercept is not None:
+            return mode.intercept(op, args, kwargs)
+        if kwargs:
+            if "out" in kwargs:
+                return _into(call, args, kwargs)
+            raw = op.bind(args, kwargs)
+        else:
+            raw = [*args, *tails[len(args)]] if len(args) in tails else op.bind(args, kwargs)
         found = False
         mask = 0
         for i, bit in inputs:
@@ -295,30 +445,24 @@ def _dispatcher(op: Op) -> Callable:
         if promote == "same":
             check_same_dtype(op, raw)
         elif promote is not None:
-            # Two arrays of one floating dtype are by far the most common: nothing to promote.
-            if pair is None:
-                _promote(op, raw)
-            else:
-                a, b = raw[pair[0]], raw[pair[1]]
-                same = a.__class__ is numpy.ndarray and b.__class__ is numpy.ndarray and a.dtype is b.dtype
-                if not same or a.dtype.kind != "f":
-                    _promote(op, raw)
+            _promote(op, raw)
         try:
-            if op.kernel is None and backends._cuda is None:
-                out = forward(numpy, *raw)
-            else:
-                out = op.run(raw)
+            out = forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
         except (ValueError, TypeError, IndexError, RuntimeError) as e:
             raise explain(op, raw, e) from None if type(e) is ValueError else e
         result = _record(op, raw, mask, edges, metas, out) if mask else _wrap_all(out)
-        if view:  # in-place changes have to find the base
-            source = args[0] if args else kwargs[op.params[0]]
-            if isinstance(source, Tensor):
-                for k, t in enumerate(result) if isinstance(result, tuple) else ((None, result),):
-                    note_view(t, source, ((op.function, raw[1:], k),))
+        source = args[0] if args else kwargs[op.params[0]]
+        if view and isinstance(source, Tensor):
+            _note_views(op, result, source, raw)
         return result
 
     return call
+
+
+def _note_views(op: Op, result: Any, source: Tensor, raw: list) -> None:
+    """In-place changes of the result have to find the base."""
+    for k, t in enumerate(result) if isinstance(result, tuple) else ((None, result),):
+        note_view(t, source, ((op.function, raw[1:], k),))
 
 
 def _into(call: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
