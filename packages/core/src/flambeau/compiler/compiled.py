@@ -15,7 +15,7 @@ from ..autograd import engine
 from ..autograd.engine import Node, next_sequence
 from ..autograd.modes import mode
 from ..func import _tree
-from ..graph import passes
+from ..graph import passes, tidy
 from ..graph.ir import Graph
 from ..graph.effects import Leaves
 from ..graph.symbol import GraphBreak, Symbol, Unread
@@ -284,10 +284,11 @@ def _settle(tracer: Tracer, around: Surroundings) -> dict[int, Tensor]:
 
 
 def _optimised(graph: Graph, fold: bool = False) -> Graph:
-    graph = passes.common_subexpressions(passes.dead_code(graph))
+    graph = tidy.fold_constants(passes.dead_code(graph))
+    graph = tidy.drop_copies(passes.common_subexpressions(graph))
     if fold:
         graph = passes.fold_batch_norm(graph)
-    return passes.dead_code(graph)
+    return tidy.update_in_place(passes.dead_code(graph))
 
 
 def _trace_backward(tracer: Tracer, arguments: list[Tensor], outputs: list[Tensor]) -> tuple[list, list, list]:

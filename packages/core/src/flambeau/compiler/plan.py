@@ -15,6 +15,7 @@ import numpy as np
 
 from ..graph.ir import Graph, Node, Ref, function_of, refs, substitute
 from ..graph.passes import ufunc_of
+from . import direct
 
 _BLOCK = 1 << 13  # elements of one block of a fused chain
 _MAX_SPARE = 4  # sets of buffers that are kept
@@ -110,7 +111,7 @@ class Program:
         exec(compile(self.source, "<flambeau.compile>", "exec"), self._globals)
         return self._globals["replay"]
 
-    def _bind(self, name: str, value: Any) -> str:
+    def bind(self, name: str, value: Any) -> str:
         """A name in the function for an object."""
         if name in self._globals and self._globals[name] is not value:
             name = f"{name}_{len(self._globals)}"
@@ -130,19 +131,23 @@ class Program:
             return f"({body})" if isinstance(value, tuple) else f"[{body}]"
         if value is None or type(value) in (bool, int, str):
             return repr(value)
-        return self._bind(f"k{len(self._globals)}", value)
+        return self.bind(f"k{len(self._globals)}", value)
 
     def _lines(self, node: Node, i: int, buffer: Callable[[int], str | None]) -> list[str]:
         if node.op == "write":
             target, index, value = node.args
             return [f"v{target.id}[{self._text(index)}] = {self._text(value)}"]
+        if node.op == "update":
+            target, name, args = node.args
+            text = ", ".join(self._text(a) for a in args)
+            return [f"{self.bind(f'np_{name}', getattr(np, name))}({text}, out=v{target.id})"]
         if node.op == "optimizer.step":
-            return [f"{self._bind(f'step{i}', node.args[0])}({self._text(node.args[2])})"]
+            return [f"{self.bind(f'step{i}', node.args[0])}({self._text(node.args[2])})"]
         if node.body:
             chain = Chain(self.graph, node)
             outs = [buffer(v) or "None" for v in node.outputs]
             ins = "".join(f"v{v}, " for v in node.inputs())
-            call = f"{self._bind(f'chain{i}', chain.run)}(({ins}), ({', '.join(outs)},))"
+            call = f"{self.bind(f'chain{i}', chain.run)}(({ins}), ({', '.join(outs)},))"
             return [f"{''.join(f'v{v}, ' for v in node.outputs)} = {call}"]
         out = node.outputs[0]
         found = ufunc_of(self.graph, node)
@@ -150,21 +155,20 @@ class Program:
             name, args = found
             text = ", ".join(self._text(a) for a in args)
             memory = buffer(out)
-            function = self._bind(f"np_{name}", getattr(np, name))
+            function = self.bind(f"np_{name}", getattr(np, name))
             if memory is None and not self.graph.values[out].shape:
-                return [f"v{out} = {self._bind('asarray', np.asarray)}({function}({text}))"]
+                return [f"v{out} = {self.bind('asarray', np.asarray)}({function}({text}))"]
             return [f"v{out} = {function}({text}{'' if memory is None else f', out={memory}'})"]
-        if node.op in ("linear", "matmul"):
-            special = self._product(node, buffer)
-            if special is not None:
-                return special
+        special = self._product(node, buffer) if node.op in ("linear", "matmul") else direct.lines(self, self.graph, node, buffer)
+        if special is not None:
+            return special
         function, form = self._function_for(node)
         text = ", ".join(self._text(a) for a in node.args)
         call = f"{function}({form}{text})"
         if len(node.outputs) > 1:
             return [f"{', '.join(f'v{v}' for v in node.outputs)} = {call}"]
         if self._may_be_scalar(node):
-            call = f"{self._bind('as_array', _as_array)}({call})"
+            call = f"{self.bind('as_array', _as_array)}({call})"
         return [f"v{out} = {call}"]
 
     def _may_be_scalar(self, node: Node) -> bool:
@@ -176,8 +180,8 @@ class Program:
 
         op = REGISTRY.get(node.op)
         if op is not None and (op.kernel is None or node.plain):
-            return self._bind(f"op_{node.op}", op.forward), "" if op.composite else f"{self._bind('np', np)}, "
-        return self._bind(f"f_{node.op.replace('.', '_')}", function_of(node.op)), ""
+            return self.bind(f"op_{node.op}", op.forward), "" if op.composite else f"{self.bind('np', np)}, "
+        return self.bind(f"f_{node.op.replace('.', '_')}", function_of(node.op)), ""
 
     def _product(self, node: Node, buffer: Callable[[int], str | None]) -> list[str] | None:
         """`linear` and plain matrix products into a buffer."""
@@ -186,11 +190,11 @@ class Program:
         values, out = self.graph.values, node.outputs[0]
         a, b = node.args[0], node.args[1]
         x, w, y = values[a.id], values[b.id], values[out]
-        if REGISTRY[node.op].kernel is not None or not x.dtype == w.dtype == y.dtype or x.dtype.kind != "f":
+        if (REGISTRY[node.op].kernel is not None and not node.plain) or not x.dtype == w.dtype == y.dtype or x.dtype.kind != "f":
             return None
         if x.dtype.itemsize < 4 or len(x.shape) < 2 or not math.prod(y.shape):
             return None
-        product = self._bind("np_matmul", np.matmul)
+        product = self.bind("np_matmul", np.matmul)
         rows, width = math.prod(x.shape[:-1]), x.shape[-1]
         memory = buffer(out)
         if node.op == "matmul":

@@ -2,7 +2,7 @@
 
 A `Graph` is what tracing gives and what compiling, exporting, quantising, counting and drawing read. Values have a
 fixed shape and dtype. Everything that is more than a pure function of arrays is a node of its own and stays in order:
-`write` (memory that is changed in place), `optimizer.step` and `random.*` (draws from the default generator).
+`write` and `update` (memory that is changed in place), `optimizer.step` and `random.*` (draws from the default generator).
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Node:
     @property
     def effect(self) -> bool:
         """Whether the node does more than compute its outputs, so that it must stay, in order."""
-        return self.op in ("write", "optimizer.step") or self.op.startswith("random.")
+        return self.op in ("write", "update", "optimizer.step") or self.op.startswith("random.")
 
     def targets(self) -> tuple[int, ...]:
         """The ids of the values whose memory the node changes."""
-        if self.op == "write":
+        if self.op in ("write", "update"):
             return (self.args[0].id,)
         return tuple(r.id for r in self.args[1]) if self.op == "optimizer.step" else ()
 
@@ -216,6 +216,9 @@ def execute(node: Node, env: dict[int, Any]) -> None:
         target, index, value = args
         target[index] = value
         return
+    if node.op == "update":
+        getattr(np, args[1])(*args[2], out=args[0])
+        return
     if node.op == "optimizer.step":
         args[0](args[2])
         return
@@ -258,6 +261,8 @@ def _line(graph: Graph, node: Node) -> str:
         step, params, grads = node.args
         pairs = ", ".join(f"{p} <- {g}" for p, g in zip(params, grads, strict=True))
         return f"optimizer.step {step!r}: {pairs}"
+    if node.op == "update":
+        return f"write {node.args[0]} <- numpy.{node.args[1]}({', '.join(_short(a) for a in node.args[2])})"
     if node.op == "write":
         target, index, value = node.args
         place = "" if index is Ellipsis else f"[{_short(index)}]"
