@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # names that are also those of sub-modules
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "amp", "autograd", "backends", "cli", "data", "dtypes", "errors", "fft", "func", "io", "linalg", "nn", "ops",
-    "optim", "plugins", "quantize", "signal", "special", "testing", "train", "utils",
+    "amp", "autograd", "backends", "cli", "compiler", "data", "dtypes", "errors", "fft", "func", "graph", "io",
+    "linalg", "nn", "ops", "optim", "plugins", "quantize", "signal", "special", "testing", "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {
@@ -38,7 +38,7 @@ _FROM = {
     "set_printoptions": "_public", "cuda": "_public", "typename": "_public",
     "use_deterministic_algorithms": "_public", "are_deterministic_algorithms_enabled": "_public",
     "set_float32_matmul_precision": "_public", "get_float32_matmul_precision": "_public",
-    "get_default_device": "_public", "vmap": "func",
+    "get_default_device": "_public", "vmap": "func", "compile": "compiler",
 }  # fmt: skip
 _AUTOGRAD = (
     "no_grad", "enable_grad", "inference_mode", "is_grad_enabled", "set_grad_enabled", "is_inference_mode_enabled",

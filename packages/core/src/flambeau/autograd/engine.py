@@ -263,7 +263,7 @@ def run(
 
     previous, anomaly = (mode.grad, mode.intercept), mode.anomaly
     mode.grad = create_graph
-    if not create_graph:
+    if not create_graph and not getattr(mode.intercept, "takes_formulas", False):
         mode.intercept = None  # formulas on raw arrays are not for autocast and the like
     try:
         for root, g in zip(roots, cotangents, strict=True):
@@ -326,7 +326,10 @@ def _initial(outputs: Sequence[Any], grads: Sequence[Any], create_graph: bool) -
                 raise RuntimeError(
                     f"grad can be implicitly created only for real scalar outputs, not for {t.dtype}; pass a gradient"
                 )
-            g = Tensor._wrap(backends.of(t.array).xp.asarray(1, t.array.dtype).reshape(t.array.shape))
+            start = backends.of(t.array).xp.asarray(1, t.array.dtype).reshape(t.array.shape)
+            if getattr(mode.intercept, "takes_formulas", False):
+                start = mode.intercept.symbol(start)  # type: ignore[union-attr]
+            g = Tensor._wrap(start)
         if g.array.shape != t.array.shape:
             raise RuntimeError(f"the gradient has shape {tuple(g.shape)} but the tensor has {tuple(t.shape)}")
         cotangents.append(g if create_graph else g.array)

@@ -12,7 +12,9 @@ class _Mode(threading.local):
     grad = True
     inference = False
     # `intercept(op, args, kwargs)` is called in place of every op, on Tensors and raw arrays alike (autocast, vmap).
-    # It calls `op.function` with the previous interceptor set again; see `intercepting`.
+    # It calls `op.function` with the previous interceptor set again; see `intercepting`. Two optional attributes:
+    # `takes_formulas` (it is called for the formulas of backward() too, which start from `symbol(array)`), and
+    # `optimizer_step(optimizer, args, kwargs)`.
     intercept: Callable | None = None
     # `observe(node, out)` is told of every recorded call (checkpoints, anomaly mode).
     observe: Callable | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..autograd.engine import mark_modified
-from ..autograd.modes import enable_grad
+from ..autograd.modes import enable_grad, mode
 from ..nn.hooks import RemovableHandle, add_hook
 from ..nn.module import clear_grad
 from ..nn.state import from_foreign
@@ -318,6 +318,8 @@ def _with_hooks(step: Callable) -> Callable:
     def run(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         if self._stepping:
             return step(self, *args, **kwargs)
+        if mode.intercept is not None and hasattr(mode.intercept, "optimizer_step"):
+            return mode.intercept.optimizer_step(self, args, kwargs)
         self._step_called = True
         for hook in (*_pre_hooks.values(), *self._step_pre.values()):  # type: ignore[attr-defined]
             changed = hook(self, args, kwargs)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ... import backends, ops
-from ...tensor import Tensor
+from ...tensor import Tensor, as_array
 
 Tensors = Tensor | Iterable[Tensor]
 
@@ -31,7 +31,7 @@ def get_total_norm(
     order = float(norm_type)
     widened = [a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in arrays]
     norms = xp.stack([xp.linalg.norm(array.reshape(-1), order) for array in widened])
-    total = xp.asarray(xp.linalg.norm(norms, order))
+    total = as_array(xp.linalg.norm(norms, order))
     if arrays[0].dtype.itemsize == 2:
         total = total.astype(arrays[0].dtype)
     if error_if_nonfinite and not math.isfinite(float(total)):
