@@ -14,8 +14,7 @@ This module is light: oneDNN is loaded by the first product that is worth it.
 
 import math
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,12 @@ _ALONE, _ALONE_VECTOR = 1 << 18, 9216
 _ONE_THREAD, _ONE_THREAD_VECTOR = 1 << 21, 1 << 18
 _BATCH_ENTRY = 1 << 13  # the least product in a batch: below, oneDNN's preparations outweigh its threads
 _WORTH_PLAN = 1 << 23  # building a plan takes some 0.3 ms
+# With AVX2 oneDNN packs no operand of a product of m x n where 1/m + 1/n is at least this. Lines a multiple of 2 KiB
+# apart then push each other out of the cache, which halves the speed: they are copied to lines a little longer.
+_UNPACKED, _ALIASED, _SKEW = 0.0038, 512, 16
+_WORTH_SKEW = 32  # lines of the other operand
 _FLOAT32 = np.dtype(np.float32)
-_AVX2 = 0x4  # bit of oneDNN's instruction sets
+_AVX2, _AVX512 = 0x4, 0x20  # bits of oneDNN's instruction sets
 # Values of dnnl_types.h, and alpha.
 _ACTIVATIONS = {"relu": (0x20, 0.0), "gelu": (0x31, 0.0), "gelu_tanh": (0x2B, 0.0), "silu": (0x2C, 1.0)}
 
@@ -41,8 +44,10 @@ class _Library:
         from . import _onednn, _threads
 
         x86 = platform.machine().lower() in ("x86_64", "amd64")  # oneDNN's products for others are not tuned
-        if not x86 or not _onednn.lib.dnnl_get_effective_cpu_isa() & _AVX2:
+        instructions = _onednn.lib.dnnl_get_effective_cpu_isa()
+        if not x86 or not instructions & _AVX2:
             raise ImportError("oneDNN's matrix products need AVX2")
+        self.unpacked = 2.0 if instructions & _AVX512 else _UNPACKED
         self.dnn = _onednn
         self.sgemm: Callable = _onednn.lib.dnnl_sgemm
         self.from_buffer = _onednn.ffi.from_buffer
@@ -51,13 +56,12 @@ class _Library:
         self.threads: Callable[[], int] = openmp.omp_get_max_threads
         self.set_threads: Callable[[int], None] = openmp.omp_set_num_threads
 
-    @contextmanager
-    def one_thread(self) -> Iterator[None]:
-        """oneDNN works in the calling thread alone; the setting is this thread's own."""
+    def alone(self, call: Callable, *args: Any) -> Any:
+        """The call with one thread, the calling one; the setting is this thread's own."""
         before = self.threads()
         self.set_threads(1)
         try:
-            yield
+            return call(*args)
         finally:
             self.set_threads(before)
 
@@ -101,19 +105,27 @@ def _layout(x: np.ndarray) -> tuple[np.ndarray, bool, int]:
     return np.ascontiguousarray(x), False, n
 
 
-def _gemm(library: _Library, a: np.ndarray, b: np.ndarray, out: np.ndarray, one_thread: bool) -> None:
+def _skewed(x: np.ndarray) -> np.ndarray:
+    """A copy of the matrix whose lines do not begin a multiple of 2 KiB apart."""
+    copy = np.empty((x.shape[0], x.shape[1] + _SKEW), np.float32)[:, : x.shape[1]]
+    copy[...] = x
+    return copy
+
+
+def _gemm(library: _Library, a: np.ndarray, b: np.ndarray, out: np.ndarray, alone: bool) -> None:
     (m, k), n = a.shape, b.shape[1]
     a, a_turned, a_step = _layout(a)
     b, b_turned, b_step = _layout(b)
+    if m >= _WORTH_SKEW and n >= _WORTH_SKEW and 1 / m + 1 / n >= library.unpacked:
+        if not b_turned and not b_step % _ALIASED:
+            b, b_step = _skewed(b), n + _SKEW
+        if a_turned and not a_step % _ALIASED:
+            a, a_step = _skewed(a.T).T, m + _SKEW
     args = (
         b"T" if a_turned else b"N", b"T" if b_turned else b"N", m, n, k, 1.0, library.start(a, a_turned), a_step,
-        library.start(b, b_turned), b_step, 0.0, library.start(out), out.strides[0] >> 2 if m > 1 else n,
+        library.start(b, b_turned), b_step, 0.0, library.start(out), n,
     )  # fmt: skip
-    if one_thread:
-        with library.one_thread():
-            status = library.sgemm(*args)
-    else:
-        status = library.sgemm(*args)
+    status = library.alone(library.sgemm, *args) if alone else library.sgemm(*args)
     if status:
         raise RuntimeError(f"oneDNN's matrix product failed with status {status}")
 
@@ -168,7 +180,7 @@ def _batch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         out = product(a.reshape(m, k), b.reshape(k, n))
         return out if out is NotImplemented else out.reshape(*lead, m, n)
     if count * each <= _ONE_THREAD and each <= (_ALONE_VECTOR if m == 1 or n == 1 else _ALONE):
-        return NotImplemented
+        return NotImplemented  # OpenBLAS stays in the calling thread
     library = _library()
     if library is None or not count or len(lead) > 8:
         return NotImplemented
@@ -177,11 +189,7 @@ def _batch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if plan is None:
         return NotImplemented
     out = np.empty((*lead, m, n), np.float32)
-    if count * each > _ONE_THREAD:
-        plan(a, b, out)
-    else:
-        with library.one_thread():
-            plan(a, b, out)
+    plan(a, b, out)
     return out
 
 
