@@ -26,7 +26,7 @@ _ALONE, _ALONE_VECTOR = 1 << 18, 9216
 # Up to here waking a second thread takes longer than it saves.
 _ONE_THREAD, _ONE_THREAD_VECTOR = 1 << 21, 1 << 18
 _BATCH_ENTRY = 1 << 13  # the least product in a batch: below, oneDNN's preparations outweigh its threads
-_WORTH_PLAN = 1 << 23  # building a plan takes some 0.3 ms
+_WORTH_PLAN = 1 << 24  # building a plan takes some 0.3 ms
 # With AVX2 oneDNN packs no operand of a product of m x n where 1/m + 1/n is at least this. Lines a multiple of 2 KiB
 # apart then push each other out of the cache, which halves the speed: they are copied to lines a little longer.
 _UNPACKED, _ALIASED, _SKEW = 0.0038, 512, 16
@@ -185,11 +185,13 @@ def _batch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if library is None or not count or len(lead) > 8:
         return NotImplemented
     a, b = _dense_matrices(a, len(lead)), _dense_matrices(b, len(lead))
+    first = (0,) * len(lead)
+    starts = [library.start(x[first], x.strides[-1] != 4 and x.shape[-1] > 1) for x in (a, b)]
     plan = library.dnn.cached(_plan, a.shape, a.strides, b.shape, b.strides, lead, False, None)
     if plan is None:
         return NotImplemented
     out = np.empty((*lead, m, n), np.float32)
-    plan(a, b, out)
+    plan.run(*starts, library.from_buffer(library.floats, out))
     return out
 
 
@@ -269,12 +271,14 @@ def _fused(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: st
     library = _library()
     if library is None:
         return NotImplemented
-    a, _, _ = _layout(a)
-    b, _, _ = _layout(b)
+    a, a_turned, _ = _layout(a)
+    b, b_turned, _ = _layout(b)
     plan = library.dnn.cached(_plan, a.shape, a.strides, b.shape, b.strides, (), bias is not None, activation)
     if plan is None:
         return NotImplemented
     out = np.empty((m, n), np.float32)
-    operands = (a, b, out) if bias is None else (a, b, np.ascontiguousarray(bias), out)
-    plan(*operands)
+    operands = [library.start(a, a_turned), library.start(b, b_turned), library.start(out)]
+    if bias is not None:
+        operands.insert(2, library.from_buffer(library.floats, np.ascontiguousarray(bias)))
+    plan.run(*operands)
     return out
