@@ -184,27 +184,37 @@ def _batch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     library = _library()
     if library is None or not count or len(lead) > 8:
         return NotImplemented
-    a, b = _dense_matrices(a, len(lead)), _dense_matrices(b, len(lead))
-    first = (0,) * len(lead)
-    starts = [library.start(x[first], x.strides[-1] != 4 and x.shape[-1] > 1) for x in (a, b)]
-    plan = library.dnn.cached(_plan, a.shape, a.strides, b.shape, b.strides, lead, False, None)
+    a, a_steps, a_turned = _stack(a, len(lead))
+    b, b_steps, b_turned = _stack(b, len(lead))
+    plan = library.dnn.cached(_plan, a.shape, a_steps, b.shape, b_steps, lead, False, None)
     if plan is None:
         return NotImplemented
     out = np.empty((*lead, m, n), np.float32)
+    first = (0,) * len(lead)
+    starts = library.start(a[first], a_turned), library.start(b[first], b_turned)
     plan.run(*starts, library.from_buffer(library.floats, out))
     return out
 
 
-def _dense_matrices(x: np.ndarray, lead: int) -> np.ndarray:
-    """`x` with `lead` leading dimensions, those that are only repeated as 1; a copy if the matrices are not dense."""
-    down, right = x.strides[-2:]
+def _stack(x: np.ndarray, lead: int) -> tuple[np.ndarray, tuple[int, ...], bool]:
+    """`x` with `lead` leading dimensions (1 where it is only repeated), its steps, and if its matrices are transposed.
+
+    It is copied if its matrices are not dense. Steps of dimensions of size 1, which say nothing, are as if dense.
+    """
     m, n = x.shape[-2:]
-    dense = (right == 4 and down >= 4 * n) or (down == 4 and right >= 4 * m)
-    if not dense or any(step & 3 or step < 0 for step in x.strides):
-        x = np.ascontiguousarray(x)
+    down, right = x.strides[-2:]
+    plain = (right == 4 or n == 1) and (down >= 4 * n or m == 1)
+    turned = not plain and (down == 4 or m == 1) and (right >= 4 * m or n == 1)
+    if not (plain or turned) or any(step & 3 or step < 0 for step in x.strides):
+        x, turned = np.ascontiguousarray(x), False
     if 0 in x.strides:
         x = x[tuple([slice(0, 1) if step == 0 else slice(None) for step in x.strides[:-2]])]
-    return x.reshape((1,) * (lead + 2 - x.ndim) + x.shape) if x.ndim < lead + 2 else x
+    if x.ndim < lead + 2:
+        x = x.reshape((1,) * (lead + 2 - x.ndim) + x.shape)
+    down, right = x.strides[-2:]
+    down, right = (4, right if n > 1 else 4 * m) if turned else (down if m > 1 else 4 * n, 4)
+    around = zip(x.shape[:-2], x.strides[:-2], strict=True)
+    return x, (*[step if size > 1 else 4 * m * n for size, step in around], down, right), turned
 
 
 def _plan(
