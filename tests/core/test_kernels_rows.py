@@ -37,17 +37,17 @@ def fast(name, *args):
     return out
 
 
-def close(actual, expected, tolerance=2e-6):
-    """Within `tolerance` of the largest finite entry; NaN and infinities in the same places."""
+def close(actual, expected, tolerance=2e-6, floor=0.0):
+    """Within `tolerance` of the largest finite entry, or of `floor`; NaN and infinities in the same places."""
     if isinstance(expected, tuple | list):
         assert len(actual) == len(expected)
         for a, e in zip(actual, expected, strict=True):
             if e is not None:
-                close(a, e, tolerance)
+                close(a, e, tolerance, floor)
         return
     assert actual.dtype == np.float32 and actual.shape == expected.shape
-    finite = np.abs(expected[np.isfinite(expected)])
-    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=tolerance * (finite.max() if finite.size else 1))
+    size = max(floor, np.abs(expected[np.isfinite(expected)]).max(initial=0))
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=tolerance * size)
 
 
 def channels_last(a):
@@ -107,15 +107,13 @@ SETTINGS = pytest.mark.parametrize("settings", [(-100,), (-100, 0.1), (1, 0.0), 
 )
 def test_cross_entropy(shape, layout, settings):
     x, target = layout(rand(*shape, scale=4, shift=-20)), targets(shape, settings[0])
-    out, expected = (
-        fast("class_cross_entropy", x, target, *settings),
-        plain("class_cross_entropy", x, target, *settings),
-    )
+    out, expected = (call("class_cross_entropy", x, target, *settings) for call in (fast, plain))
     close(out, expected, 4e-6)
     g = rand(*target.shape, seed=1)
     for cotangent in (g, np.broadcast_to(np.float32(0.25), g.shape)):
         dx = fast("class_cross_entropy_grad", cotangent, x, target, *out[2:], *settings)
-        close(dx, plain("class_cross_entropy_grad", cotangent, x, target, *expected[2:], *settings), 4e-6)
+        wanted = plain("class_cross_entropy_grad", cotangent, x, target, *expected[2:], *settings)
+        close(dx, wanted, 4e-6, floor=1)  # one class, or smoothing: a difference of numbers of size 1
     assert (np.moveaxis(dx, 1, -1)[target == settings[0]] == 0).all()
 
 
@@ -161,7 +159,7 @@ NEED = (True, True, True)
 @AFFINE
 @LAYOUTS
 @pytest.mark.parametrize(
-    ("shape", "k"), [((300, 257), 1), ((7, 33, 64), 1), ((50, 20, 30), 2), ((3, 40_000), 1), ((9000, 1), 1)]
+    ("shape", "k"), [((300, 257), 1), ((7, 33, 64), 1), ((50, 20, 30), 2), ((3, 40_000), 1), ((9000, 3), 1)]
 )
 def test_layer_and_rms_norm(shape, k, layout, affine):
     x, g, ends = layout(rand(*shape, scale=3, shift=5)), layout(rand(*shape, seed=1)), shape[-k:]
