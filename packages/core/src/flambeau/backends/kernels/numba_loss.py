@@ -186,7 +186,7 @@ def class_cross_entropy_grad(
     if wanted is None or g.shape != target.shape or not accepts(g, top, log):
         return NotImplemented
     x = _ordered(input)
-    out = np.empty(x.shape, np.float32)
+    out: np.ndarray = np.empty(x.shape, np.float32)
     settings = int(ignore_index), f(smoothing)
     vectors = [np.ascontiguousarray(a).reshape(wanted.shape) for a in (g, top, log)]
     if x.ndim == 2:
