@@ -14,7 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...ops._counter import threshold
-from .numba_counter import bits, keys
+from .numba_counter import bits, row_keys
 from .numba_math import exp
 from .numba_setup import accepts, elementwise, scalar
 from .numba_tile import COLUMNS, ROWS, product
@@ -242,7 +242,7 @@ def _forward(task, sizes, places, steps, settings, mask, out, logs):
                 scores, at, visible, across, masked, mask, mask_at, steps[12]
             )
             if dropping:
-                one, two = keys(u(head * length + i), u(low), u(high))
+                one, two = row_keys(u(head * length + i), u(low), u(high))
                 _dropped(scores, at, total, one, two, u(limit))
         product(scores, 0, line, 1, values, 0, seen * COLUMNS, COLUMNS, sums, 0, wide, rows, width, total, False)
         for r in range(rows):
@@ -323,7 +323,7 @@ def _backward(head, sizes, places, steps, settings, mask, shifts, logs):
                 mask_at = b * steps[9] + h * steps[10] + i * steps[11]
                 _masked(scores, at, visible, mask, mask_at, steps[12])
             log, shift = logs[head * length + i], shifts[head * length + i]
-            one, two = keys(u(head * length + i), u(low), u(high))
+            one, two = row_keys(u(head * length + i), u(low), u(high))
             _changes(scores, changes, at, visible, log, shift, dropping, one, two, u(limit), grown)
             scores[at + visible : at + across + COLUMNS] = _ZERO  # whole tiles read some columns more
             changes[at + visible : at + across + COLUMNS] = _ZERO

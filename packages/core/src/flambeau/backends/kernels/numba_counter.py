@@ -4,7 +4,7 @@ import numpy as np
 
 from .numba_setup import scalar
 
-__all__ = ["bits", "keys"]
+__all__ = ["bits", "row_keys"]
 
 u = np.uint32
 
@@ -18,7 +18,7 @@ def _mix(x):
 
 
 @scalar
-def keys(row, low, high):
+def row_keys(row, low, high):
     """The keys of a row, from the low and the high half of the seed."""
     first = _mix(u(_mix(u(row ^ low)) + high))
     return first, _mix(u(first ^ high))

@@ -6,7 +6,7 @@ import numpy as np
 from numba import prange
 
 from ...ops._counter import ROW, threshold
-from .numba_counter import bits, keys
+from .numba_counter import bits, row_keys
 from .numba_math import as_float, as_int, erf, exp, log1p
 from .numba_math import sigmoid as logistic
 from .numba_setup import BLOCK, accepts, elementwise, flat
@@ -107,7 +107,7 @@ def _softplus_curvature(beta, inverse, threshold, g, x, out):
 @elementwise
 def _drop(low, high, limit, grown, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
-        first, second = keys(u(block), u(low), u(high))
+        first, second = row_keys(u(block), u(low), u(high))
         here, there = x[block * BLOCK : block * BLOCK + BLOCK], out[block * BLOCK : block * BLOCK + BLOCK]
         for i in range(here.size):
             there[i] = here[i] * (grown if bits(first, second, i) >= limit else _ZERO)
