@@ -74,7 +74,9 @@ class _Entry:
         leaves, self.structure = _tree.flatten(out)
         self.plain = {i: v for i, v in enumerate(leaves) if not isinstance(v, Tensor | Unread)}
         self.reads = {i for i, v in enumerate(leaves) if isinstance(v, Unread)}
-        tensors = [v if isinstance(v, Tensor) else Tensor._wrap(v.symbol) for i, v in enumerate(leaves) if i not in self.plain]
+        tensors = [
+            v if isinstance(v, Tensor) else Tensor._wrap(v.symbol) for i, v in enumerate(leaves) if i not in self.plain
+        ]
         ids = [tracer.symbol(t).id for t in tensors]
         self.spent = [t._edge is not None and t._edge[0].saved is None for t in tensors]
         self.differentiable = [t._edge is not None and not s for t, s in zip(tensors, self.spent, strict=True)]
