@@ -45,7 +45,7 @@ test-slow: venv-peers
 test-all: test test-slow
 
 bench: venv-test
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py --compile
 
 lint: venv-test
 	@$(BIN)/ruff check .

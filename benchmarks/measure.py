@@ -2,11 +2,13 @@
 
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from stats import geometric_mean, paired_ratios, quartiles
 
 HERE = Path(__file__).resolve().parent
 OURS, PEER = "flambeau", "torch"
+COMPILED = "+compile"
+COMPILE_LIMIT = 180.0  # seconds: PyTorch's compiler takes minutes for some steps
 THREAD_VARIABLES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "FLAMBEAU_NUM_THREADS"]
 LEAST_PAIRS = 3
 
@@ -53,6 +57,14 @@ class Result:
     others: float | None = None  # part of the processors that other programs used meanwhile
     items: tuple[int, str] | None = None  # what a step gets through, such as (512, "images")
     cases: list[Case] = field(default_factory=list)
+    # Time of `flambeau.compile`'s and of `torch.compile`'s steps / PyTorch's eager ones; or why there is none.
+    compiled: float | str | None = None
+    peer_compiled: float | str | None = None
+
+    @property
+    def best(self) -> float | None:
+        """The lower one of our two ratios."""
+        return min(self.ratio, self.compiled) if isinstance(self.compiled, float) and self.ratio else self.ratio
 
 
 class Worker:
@@ -68,13 +80,17 @@ class Worker:
             env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))},
         )
 
-    def ask(self, *command: str) -> Any:
+    def ask(self, *command: str, limit: float | None = None) -> Any:
+        """The answer; RuntimeError if the process ends instead, or is silent for `limit` seconds (it is killed then)."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(json.dumps(command) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer, empty, says so
+        if limit is not None and not select.select([self.process.stdout], [], [], limit)[0]:
+            self.process.kill()
+            raise RuntimeError(f"{self.library} did not answer within {limit:.0f} s")
         answer = self.process.stdout.readline()
         if not answer:
             code = self.process.wait()
@@ -112,13 +128,11 @@ def compare(ours: Path, peer: Path, tolerance: float) -> float:
     return largest
 
 
-def check_values(workers: list[Worker], tolerance: float) -> float | None:
-    """Run each worker's first steps (they warm up, too) and compare what they return."""
-    with tempfile.TemporaryDirectory(prefix="flambeau-bench-") as folder:
-        files = [Path(folder) / f"{w.library}.npz" for w in workers]
-        for worker, file in zip(workers, files):
-            worker.ask("check", str(file))
-        return compare(files[0], files[1], tolerance) if len(files) > 1 else None
+def values_of(worker: Worker, folder: str, limit: float | None = None) -> Path:
+    """Run the worker's first steps (they warm up, too); the file with what they returned."""
+    file = Path(folder) / f"{worker.library}.npz"
+    worker.ask("check", str(file), limit=limit)
+    return file
 
 
 def calibrate(worker: Worker, case: str, seconds: float) -> int:
@@ -162,10 +176,23 @@ class Load:
 
 
 def measure(
-    workload: str, *, repeats: int, seconds: float, threads: int, device: str, peer: bool, limit: float = float("inf")
+    workload: str,
+    *,
+    repeats: int,
+    seconds: float,
+    threads: int,
+    device: str,
+    peer: bool,
+    limit: float = float("inf"),
+    compiled: Sequence[str] = (),
 ) -> Result:
-    """Time `workload`: at most `repeats` pairs, fewer (but at least three) where `limit` seconds are spent before."""
+    """Time `workload`: at most `repeats` pairs, fewer (but at least three) where `limit` seconds are spent before.
+
+    compiled: the libraries whose compiled steps are timed as well. They need not work for every step.
+    """
     begin = time.monotonic()
+    failures: dict[str, str] = {}
+    folder = tempfile.TemporaryDirectory(prefix="flambeau-bench-")
     workers: list[Worker] = []
     try:
         for library in [OURS, PEER] if peer else [OURS]:
@@ -176,7 +203,18 @@ def measure(
             values = [w.ask("value") for w in workers] + [None]
             ratio = values[0] / values[1] if peer else None
             return Result(workload, values[0], values[1], ratio, ratio, ratio, pairs=1, unit=about["unit"])
-        difference = check_values(workers, about["tolerance"])
+        files = [values_of(w, folder.name) for w in workers]
+        difference = compare(files[0], files[1], about["tolerance"]) if peer else None
+        for library in compiled:
+            worker = Worker(library + COMPILED, workload, threads, device)
+            workers.append(worker)
+            try:
+                worker.ask("start", limit=COMPILE_LIMIT)
+                compare(values_of(worker, folder.name, COMPILE_LIMIT), files[0], about["tolerance"])
+            except RuntimeError as error:
+                failures[library] = "differs" if isinstance(error, Disagreement) else "failed"
+                workers.remove(worker)
+                worker.close()
         names = about["cases"]
         counts = {(w, c): calibrate(w, c, seconds / len(names)) for w in workers for c in names}
         samples: dict[Worker, list[list[float]]] = {w: [[] for _ in names] for w in workers}
@@ -188,13 +226,21 @@ def measure(
                     samples[worker][i].append(worker.ask("time", case, str(counts[worker, case])))
             pairs += 1
         others = load.others()
-        memory = [w.ask("memory") for w in workers] + [None]
+        memory = [w.ask("memory") for w in workers[: 1 + peer]] + [None]
     finally:
         for worker in workers:
             worker.close()
-    result = summary(workload, names, [samples[w] for w in workers])
+        folder.cleanup()
+    result = summary(workload, names, [samples[w] for w in workers[: 1 + peer]])
+    reference = samples[workers[1 if peer else 0]]
+    further = {
+        w.library.removesuffix(COMPILED): quartiles(paired_ratios(samples[w], reference))[1]
+        for w in workers[1 + peer :]
+    }
     return replace(
         result,
+        compiled=further.get(OURS, failures.get(OURS)),
+        peer_compiled=further.get(PEER, failures.get(PEER)),
         difference=difference,
         memory_ours=memory[0],
         memory_peer=memory[1],

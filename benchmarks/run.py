@@ -49,6 +49,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--history", type=Path, default=history.HISTORY, metavar="FILE", help="default: benchmarks/history.jsonl")
     add("--profile", metavar="NAME", help="print a profile of our side of one workload, and stop")
     add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--compile", action="store_true", help="time our steps as flambeau.compile makes them, too")
+    add("--torch-compile", action="store_true", help="and PyTorch's by torch.compile, which takes minutes")
     add("--alone", action="store_true", help="leave the peer out")
     options = parser.parse_args(arguments)
     for name in [*options.names, *([options.profile] if options.profile else [])]:
@@ -77,6 +79,10 @@ def rows(r: Result) -> list[str]:
     line = f"{r.workload:{WIDTH}} {show(r.ours, r.unit):>11}"
     if r.ratio is not None:
         line += f" {show(r.peer, r.unit):>11} {r.ratio:7.2f}   {r.low:.2f} .. {r.high:.2f} {r.pairs:4d}"
+        if r.compiled or r.peer_compiled:
+            line += "".join(
+                f" {v:>9.2f}" if isinstance(v, float) else f" {v or '-':>9}" for v in (r.compiled, r.peer_compiled)
+            )
         if r.memory_ours is not None:
             line += f" {r.memory_ours:8.0f} /{r.memory_peer:5.0f}"
     if r.items:
@@ -93,7 +99,10 @@ def heading(options: argparse.Namespace) -> list[str]:
         machine += "; PyTorch is not installed, so ours alone (make venv-peers)"
     head = f"{'workload':{WIDTH}} {'ours':>11}"
     if options.peer:
-        head += f" {'PyTorch':>11} {'ratio':>7}   {'quartiles':12} {'pairs':>4} {'peak MB':>15}"
+        head += f" {'PyTorch':>11} {'ratio':>7}   {'quartiles':12} {'pairs':>4}"
+        if options.compile or options.torch_compile:
+            head += f" {'compiled':>9} {'their own':>9}"
+        head += f" {'peak MB':>15}"
     return [machine, head]
 
 
@@ -118,6 +127,7 @@ def run_all(options: argparse.Namespace) -> tuple[list[Result], int]:
                 device=options.device,
                 peer=options.peer,
                 limit=left / (len(options.names) - i),
+                compiled=[OURS] * options.compile + [PEER] * (options.torch_compile and options.peer),
             )
         except RuntimeError as error:
             failed += 1
@@ -128,10 +138,15 @@ def run_all(options: argparse.Namespace) -> tuple[list[Result], int]:
     return results, failed
 
 
-def mean_line(results: Iterable[Result]) -> str | None:
-    """The geometric mean of the ratios of times."""
-    ratios = [r.ratio for r in results if r.ratio is not None and r.unit == "s"]
-    return f"geometric mean of {len(ratios)} ratios: {geometric_mean(ratios):.2f}" if ratios else None
+def mean_lines(results: Iterable[Result]) -> list[str]:
+    """The geometric means of the ratios of times: of the eager steps, and of the faster form of each step."""
+    timed = [r for r in results if r.ratio is not None and r.unit == "s"]
+    if not timed:
+        return []
+    lines = [f"geometric mean of {len(timed)} ratios: {geometric_mean(r.ratio for r in timed):.2f}"]
+    if any(isinstance(r.compiled, float) for r in timed):
+        lines.append(f"with flambeau.compile where that is faster: {geometric_mean(r.best for r in timed):.2f}")
+    return lines
 
 
 def check(options: argparse.Namespace) -> int:
@@ -190,9 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         return check(options)
     results, failed = run_all(options)
-    mean = mean_line(results)
-    if mean:
-        print(mean)
+    print("\n".join(mean_lines(results)))
     if options.json:
         write_json(options.json, options, results)
     busy = [r.workload for r in results if (r.others or 0.0) > BUSY]

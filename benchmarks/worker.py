@@ -26,11 +26,14 @@ class Timed:
     """A workload made in one library. A single step is a case without a name."""
 
     def __init__(self, library: str, workload: str, device: str, threads: int):
+        library, _, form = library.partition("+")  # "torch+compile": each step as `torch.compile` makes it
         torch = importlib.import_module(library)
         torch.set_num_threads(threads)
         module = importlib.import_module(f"workloads.{workload}")
         made = module.make(torch, device)
         self.cases = made if isinstance(made, dict) else {"": made}
+        if form:
+            self.cases = {name: torch.compile(step) for name, step in self.cases.items()}
         self.unit = getattr(module, "UNIT", "s")
         self.tolerance = getattr(module, "TOLERANCE", 1e-4)
         self.items = getattr(module, "ITEMS", None)

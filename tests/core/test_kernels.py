@@ -359,39 +359,18 @@ def test_threads_share_the_plans():
     assert not wrong
 
 
-MEMORY = """
-import resource
-import numpy as np
-from flambeau.backends.kernels._memory import keep_freed_memory
-kept = keep_freed_memory()
-def faults(mib):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        a = np.ones(mib << 18, np.float32)
-        b = a + a
-        c = a * b
-        del a, b, c
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults(3)
-print(kept, faults(3))
+STAYS = """
+from flambeau.backends.kernels import _onednn
+_onednn.ffi.dlclose(_onednn.lib)
+print("libdnnl" in open("/proc/self/maps").read())
 """
 
 
-def test_a_loop_over_large_arrays_takes_no_page_faults():
-    environment = {n: v for n, v in os.environ.items() if not n.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
-
-    def run(**settings):
-        command = [sys.executable, "-c", MEMORY]
-        output = subprocess.run(command, env={**environment, **settings}, check=True, capture_output=True, text=True)
-        kept, faults = output.stdout.split()
-        return kept == "True", int(faults)
-
-    kept, faults = run()
-    if not kept:
-        pytest.skip("the C library is not glibc")
-    assert faults < 100
-    assert run(FLAMBEAU_KEEP_BYTES="0")[0] is False
-    assert run(MALLOC_ARENA_MAX="4")[0] is False
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_the_library_stays_loaded_to_the_very_end():
+    """OpenMP's threads may still run its code when the interpreter closes it: one exit in ten was a crash."""
+    done = subprocess.run([sys.executable, "-c", STAYS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 CHILD = """

@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "amp", "autograd", "backends", "cli", "compiler", "data", "dtypes", "errors", "fft", "func", "graph", "io",
-    "linalg", "nn", "ops", "optim", "plugins", "signal", "special", "testing", "train", "utils",
+    "linalg", "nn", "ops", "optim", "plugins", "quantize", "signal", "special", "testing", "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {
@@ -34,6 +34,7 @@ _FROM = {
     "default_generator": "random", "save": "io", "load": "io", "FlambeauError": "errors",
     "is_tensor": "_public", "is_floating_point": "_public", "is_complex": "_public", "numel": "_public",
     "get_num_threads": "_public", "set_num_threads": "_public",
+    "memory_stats": "_public", "empty_cache": "_public",
     "set_printoptions": "_public", "cuda": "_public", "typename": "_public",
     "use_deterministic_algorithms": "_public", "are_deterministic_algorithms_enabled": "_public",
     "set_float32_matmul_precision": "_public", "get_float32_matmul_precision": "_public",

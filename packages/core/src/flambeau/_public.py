@@ -90,6 +90,33 @@ def set_num_threads(n: int) -> None:
             kernels.set_num_threads(n)
 
 
+def memory_stats(device: Any = None) -> dict[str, int]:
+    """How much memory is in use and how much is kept for reuse, in bytes.
+
+    Args:
+        device: None or "cpu", or a CUDA device.
+
+    Returns:
+        ``allocated_bytes`` (in use), ``free_bytes`` (freed, kept for the next arrays), ``reserved_bytes`` (both
+        together) and, on the CPU, where the numbers are the whole process's, ``keep_bytes`` (how much may be kept,
+        0 where freed memory goes back to the system at once), ``peak_resident_bytes`` and ``page_faults`` (those of
+        the process so far: a steady loop adds none). What the C library does not count is absent.
+
+    >>> import flambeau
+    >>> flambeau.memory_stats()["page_faults"] > 0
+    True
+    """
+    where = _device("cpu" if device is None else device)
+    return backends.get(where).statistics(where)
+
+
+def empty_cache() -> None:
+    """Gives memory that is kept for reuse back to the system (and to the CUDA driver, if CUDA is in use)."""
+    backends.cpu.empty_cache()
+    if backends._cuda is not None:
+        backends._cuda.empty_cache()
+
+
 def _cuda_count() -> int:
     try:
         return getattr(backends.get(_device("cuda")), "count", 0)
@@ -101,4 +128,6 @@ cuda = SimpleNamespace(
     is_available=lambda: _cuda_count() > 0,
     device_count=_cuda_count,
     synchronize=lambda device=None: backends.get(_device("cuda")).synchronize(),
+    empty_cache=empty_cache,
+    memory_stats=lambda device="cuda": memory_stats(device),
 )

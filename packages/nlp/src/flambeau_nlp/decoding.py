@@ -11,6 +11,7 @@ import numpy as np
 import flambeau
 from flambeau.errors import FlambeauError, UsageError
 
+from .cache import KVCache
 from .data import PAD, UNK, pad_batch
 from .models.char_gpt import UNKNOWN, CharGPT
 from .models.seq2seq import Seq2Seq
@@ -35,10 +36,15 @@ def continue_text(
     numbers = {character: number for number, character in enumerate(characters)}
     ids = [numbers.get(character, 0) for character in prompt] or [numbers.get("\n", 0)]
     rng, device = np.random.default_rng(seed), model.embedding.weight.device
+    cache = KVCache(model.config.layers, capacity=min(context, len(ids) + length))
     for _ in range(length):
         with flambeau.inference_mode():
-            window = flambeau.tensor([ids[-context:]], device=device)
-            scores = model(window)[0, -1].to("cpu").numpy().astype(np.float64)
+            if len(ids) <= context:
+                seen = flambeau.tensor([ids[cache.length :]], device=device)
+                found = model(seen, cache)
+            else:  # the window moves, and with it the position of every character: nothing can be kept
+                found = model(flambeau.tensor([ids[-context:]], device=device))
+            scores = found[0, -1].to("cpu").numpy().astype(np.float64)
         scores[0] = -np.inf  # the unknown character cannot be written
         ids.append(_draw(scores, temperature, top_k, rng))
         yield characters[ids[-1]]

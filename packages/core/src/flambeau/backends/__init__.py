@@ -8,8 +8,10 @@ import numpy as _numpy
 
 from ..device import device
 from .base import Backend
+from .memory import keep_freed_memory
 from .numpy import NumpyBackend
 
+keep_freed_memory()
 cpu = NumpyBackend()
 _cuda: Backend | None = None
 

@@ -29,3 +29,10 @@ class Backend:
 
     def synchronize(self) -> None:
         """Waits until all work queued on the device is done."""
+
+    def statistics(self, where: device) -> dict[str, int]:
+        """Bytes of memory in use and kept for reuse, as `flambeau.memory_stats` names them."""
+        raise NotImplementedError
+
+    def empty_cache(self) -> None:
+        """Gives memory that is kept for reuse back."""

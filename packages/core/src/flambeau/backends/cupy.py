@@ -55,3 +55,15 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Waits for the current device."""
         self.xp.cuda.get_current_stream().synchronize()
+
+    def statistics(self, where: device) -> dict[str, int]:
+        """Bytes of CuPy's memory pool on a device, as `flambeau.memory_stats` names them."""
+        with self.xp.cuda.Device(where.index):
+            pool = self.xp.get_default_memory_pool()
+            used, total = pool.used_bytes(), pool.total_bytes()
+        return {"allocated_bytes": used, "free_bytes": total - used, "reserved_bytes": total}
+
+    def empty_cache(self) -> None:
+        """Frees the unused blocks of the pools, on the device and of pinned host memory."""
+        self.xp.get_default_memory_pool().free_all_blocks()
+        self.xp.get_default_pinned_memory_pool().free_all_blocks()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy
 
 from ..device import device
+from . import memory
 from .base import Backend
 
 
@@ -18,3 +19,11 @@ class NumpyBackend(Backend):
     def to_host(self, array: numpy.ndarray) -> numpy.ndarray:
         """The array itself."""
         return array
+
+    def statistics(self, where: device) -> dict[str, int]:
+        """Those of the process's heap."""
+        return {**memory.host_statistics(), "keep_bytes": memory.keep_freed_memory()}
+
+    def empty_cache(self) -> None:
+        """Gives free pages of the heap back to the system."""
+        memory.release_free_memory()

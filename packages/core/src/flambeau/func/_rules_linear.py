@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .. import ops
@@ -127,23 +128,36 @@ def _weight_grad(call: Call) -> Any:
 
 # -- normalisation -----------------------------------------------------------------------------------------------
 def _layer_norm(call: Call) -> Any:
-    weight, bias = call["weight"], call["bias"]
+    """Layer and RMS normalisation: the weights of a sample stand at its last dimensions."""
     call.batch("input")
-    if not call.batched & {"weight", "bias"}:
-        return call.run()
-    rank = call.rank("input")
-    call["weight"] = call["bias"] = None
-    out, mean, rstd = call.run()
+    return _scaled_apart(call, call.run, call.rank("input"), 0)
 
-    def placed(t: Tensor, name: str) -> Tensor:
-        shape = t.array.shape
-        return ops.reshape(t, (call.size, *[1] * (rank + 1 - len(shape)), *shape[1:])) if name in call.batched else t
 
-    if weight is not None:
-        out = out * placed(weight, "weight")
-    if bias is not None:
-        out = out + placed(bias, "bias")
-    return out, mean, rstd
+def _group_norm(call: Call) -> Any:
+    """Samples of samples are samples; the weights stand at the channels."""
+    rank, size = call.rank("input"), call.size
+    call["input"] = _joined(call.batch("input"))
+    return _scaled_apart(call, lambda: each(call.run(), lambda t: unfold(t, size)), rank, rank - 2)
+
+
+def _scaled_apart(call: Call, run: Callable, rank: int, behind: int) -> Any:
+    """`run()`; weights that differ between samples are applied to what it gives without any.
+
+    Behind the dimensions of a weight come `behind` ones of an input of `rank` dimensions.
+    """
+    names = [n for n in ("weight", "bias") if n in call.op.params]
+    if not call.batched & set(names):
+        return run()
+    given = {n: call[n] for n in names}
+    for n in names:
+        call[n] = None
+    out, *statistics = run()
+    for n, t in given.items():
+        if t is not None:
+            lead, shape = ((call.size,), t.array.shape[1:]) if n in call.batched else ((1,), t.array.shape)
+            shape = (*lead, *[1] * (rank - len(shape) - behind), *shape, *[1] * behind)
+            out = out * ops.reshape(t, shape) if n == "weight" else out + ops.reshape(t, shape)
+    return (out, *statistics)
 
 
 def _batch_norm_train(call: Call) -> Any:
@@ -158,6 +172,18 @@ def _batch_norm_train(call: Call) -> Any:
     return (_from_channels(out, size), *each((mean, var), lambda t: unfold(t, size)))
 
 
+def _class_cross_entropy(call: Call) -> Any:
+    """Batches of batches are joined; single vectors become a batch."""
+    size = call.size
+    for name in ("input", "target"):
+        call.batch(name)
+    if call.rank("input") == 1:
+        return call.run()
+    for name in ("input", "target"):
+        call[name] = _joined(call[name])
+    return each(call.run(), lambda t: unfold(t, size))
+
+
 RULES = {
     "matmul": _matmul,
     "linear": _linear,
@@ -165,5 +191,8 @@ RULES = {
     "convolution_input_grad": _input_grad,
     "convolution_weight_grad": _weight_grad,
     "native_layer_norm": _layer_norm,
+    "fused_rms_norm": _layer_norm,
+    "native_group_norm": _group_norm,
+    "class_cross_entropy": _class_cross_entropy,
     "batch_norm_train": _batch_norm_train,
 }

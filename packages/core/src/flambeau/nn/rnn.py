@@ -168,20 +168,20 @@ class RNNBase(Module):
             if self.dropout and self.training and layer < self.num_layers - 1:
                 rows = F.dropout(rows, self.dropout, True)
         if self.mode == "LSTM":
-            return rows, (ops.stack([h for h, _ in finals]), ops.stack([c for _, c in finals]))
-        return rows, ops.stack(finals)
+            return rows, (_stacked([h for h, _ in finals]), _stacked([c for _, c in finals]))
+        return rows, _stacked(finals)
 
     def _initial_states(self, input: Tensor, hx: State, batch: int) -> list[State]:
         """The state of each layer and direction."""
         rows = self.num_layers * (1 + self.bidirectional)
         sizes = [self.proj_size or self.hidden_size] + ([self.hidden_size] if self.mode == "LSTM" else [])
         if hx is None:
-            parts = [ops.zeros(rows, batch, size, dtype=input.dtype, device=input.device) for size in sizes]
-        else:
-            parts = list(hx) if self.mode == "LSTM" else [hx]
-            for part, size in zip(parts, sizes, strict=True):
-                if tuple(part.shape) != (rows, batch, size):
-                    raise RuntimeError(f"Expected hidden size {(rows, batch, size)}, got {list(part.shape)}")
+            zeros = [ops.zeros(batch, size, dtype=input.dtype, device=input.device) for size in sizes]
+            return [tuple(zeros) if self.mode == "LSTM" else zeros[0]] * rows
+        parts = list(hx) if self.mode == "LSTM" else [hx]
+        for part, size in zip(parts, sizes, strict=True):
+            if tuple(part.shape) != (rows, batch, size):
+                raise RuntimeError(f"Expected hidden size {(rows, batch, size)}, got {list(part.shape)}")
         return [tuple(part[i] for part in parts) if self.mode == "LSTM" else parts[0][i] for i in range(rows)]
 
     def _run(
@@ -217,6 +217,11 @@ class RNNBase(Module):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
         return text
+
+
+def _stacked(states: list[Any]) -> Any:
+    """The last states of all layers and directions as one tensor."""
+    return states[0].unsqueeze(0) if len(states) == 1 else ops.stack(states)
 
 
 def _map_state(fn: Any, state: State) -> State:

@@ -22,6 +22,7 @@ from . import (  # families register their ops on import
     matmul,
     norm,
     pool,
+    quantized,
     queries,
     random,
     recurrent,
@@ -37,7 +38,7 @@ from ._op import REGISTRY, composite, kernel, op
 
 _FAMILIES = (
     elementwise, logic, shape, reduce, index, sort, matmul, conv, pool, norm, activation, loss, attention, resample,
-    create, random, linalg, fft, special, windows, queries, recurrent,
+    create, random, linalg, fft, special, windows, queries, recurrent, quantized,
 )  # fmt: skip
 
 

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import get_default_dtype
-from ._half import in_float32, widened
-from ._op import composite, method, normalize_dim, op
+from ._half import in_float32
+from ._op import composite, method, op
+from .activation_softmax import (  # noqa: F401 - a part of this family
+    log_softmax,
+    log_softmax_grad,
+    softmax,
+    softmax_grad,
+    softmin,
+)
 from .elementwise import clamp, erf, exp, log, maximum, minimum, tanh, where
 from .logic import cast, conj
-from .reduce import sum
 
 _FLAT = math.sqrt(2 / math.pi)
 
@@ -239,53 +245,6 @@ def glu(input: Any, dim: int = -1) -> Any:
         raise RuntimeError(f"glu: dimension {dim} must have an even size, not {input.shape[dim]}")
     a, b = chunk(input, 2, dim)
     return a * sigmoid(b)
-
-
-def _shifted(xp: Any, input: Any, dim: int) -> Any:
-    axis = normalize_dim(dim, input.ndim)
-    if not input.ndim or not input.size:
-        return input * 0, axis if input.ndim else None
-    return input - xp.max(input, axis, keepdims=True), axis
-
-
-@op(
-    vjp=dict(input=lambda g, out, dim: out * (g - sum(g * out, dim, True))),
-    samples=lambda t: [(t(3, 4), 1), (t(2, 3, 2), 0), (t(2, 3), -1)],
-    ref=lambda x, dim: np.exp(x) / np.exp(x).sum(dim, keepdims=True),
-    promote="float",
-)
-def softmax(xp, input, dim=None, dtype=None):
-    """exp(input) / sum(exp(input)) along `dim`."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    if dim is None:
-        raise TypeError("softmax needs the dimension `dim` to work along")
-    out, axis = _shifted(xp, widened(input), dim)
-    out = xp.exp(out)
-    out /= out.sum(axis, keepdims=True)
-    return out.astype(input.dtype, copy=False)
-
-
-@op(
-    vjp=dict(input=lambda g, out, dim: g - exp(out) * sum(g, dim, True)),
-    samples=lambda t: [(t(3, 4), 1), (t(2, 3, 2), 0), (t(2, 3), -1)],
-    ref=lambda x, dim: x - np.log(np.exp(x).sum(dim, keepdims=True)),
-    promote="float",
-)
-def log_softmax(xp, input, dim=None, dtype=None):
-    """log(softmax(input)) along `dim` without overflow."""
-    if dtype is not None:
-        input = input.astype(getattr(dtype, "numpy", dtype))
-    if dim is None:
-        raise TypeError("log_softmax needs the dimension `dim` to work along")
-    out, axis = _shifted(xp, widened(input), dim)
-    out -= xp.log(xp.sum(xp.exp(out), axis, keepdims=True))
-    return out.astype(input.dtype, copy=False)
-
-
-def softmin(input: Any, dim: int) -> Any:
-    """softmax(-input)."""
-    return softmax(-input, dim)
 
 
 @method()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ._op import op
-from .activation import log_softmax, logsigmoid
+from .activation import logsigmoid
 from .elementwise import abs, clamp, exp, log, maximum, where
-from .index import gather, index_select
 from .logic import cast
+from .loss_class import class_cross_entropy, class_cross_entropy_grad, cross_entropy, nll_loss
 from .loss_common import _reduce, _reduction, _refuse_column, _same, _shape_error, _weighted
 from .loss_ctc import ctc, ctc_grad, ctc_loss
 from .loss_margin import (
@@ -27,15 +27,16 @@ from .loss_margin import (
     triplet_margin_with_distance_loss,
 )
 from .reduce import sum
-from .shape import reshape, squeeze, unsqueeze
+from .shape import unsqueeze
 
 # The parts of this family, gathered here for the namespace.
 __all__ = [
-    "bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity",
-    "cross_entropy", "ctc", "ctc_grad", "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div",
-    "l1_loss", "margin_ranking_loss", "mse_loss", "multi_margin_loss", "multilabel_margin_loss",
-    "multilabel_soft_margin_loss", "nll_loss", "pairwise_distance", "poisson_nll_loss", "smooth_l1_loss",
-    "soft_margin_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss",
+    "bce", "binary_cross_entropy", "binary_cross_entropy_with_logits", "class_cross_entropy",
+    "class_cross_entropy_grad", "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "ctc", "ctc_grad",
+    "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "margin_ranking_loss",
+    "mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "nll_loss",
+    "pairwise_distance", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss", "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]  # fmt: skip
 
 
@@ -143,93 +144,6 @@ def binary_cross_entropy_with_logits(
     else:
         loss = (1 - target) * input + (1 + (pos_weight - 1) * target) * positive
     return _reduce(loss if weight is None else loss * weight, _reduction(size_average, reduce, reduction))
-
-
-def nll_loss(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    size_average: bool | None = None,
-    ignore_index: int = -100,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-) -> Any:
-    """Minus the log-probability of the target class: input (N, C, …) or (C,), target (N, …) or () of class indices.
-
-    With reduction "mean" the sum is divided by the summed class weights of the targets that count.
-    """
-    losses, weights, _ = _nll(input, target, weight, ignore_index)
-    return _class_mean(losses, weights, _reduction(size_average, reduce, reduction))
-
-
-def _class_mean(losses: Any, weights: Any, reduction: str) -> Any:
-    return sum(losses) / sum(weights) if reduction == "mean" else _reduce(losses, reduction)
-
-
-def _nll(input: Any, target: Any, weight: Any, ignore_index: int) -> tuple:
-    """(losses, weight of each target, whether each target counts)."""
-    dim = 1 if input.ndim > 1 else 0
-    if target.ndim != max(input.ndim - 1, 0) or (dim and tuple(target.shape) != (input.shape[0], *input.shape[2:])):
-        raise ValueError(
-            f"expected class indices of shape {[*input.shape[:dim], *input.shape[dim + 1 :]]} for an input of shape "
-            f"{list(input.shape)}, but got {list(target.shape)}"
-        )
-    classes = input.shape[dim]
-    raw = getattr(target, "array", target)
-    if raw.dtype.kind not in "iu":
-        raise TypeError(f"class indices must be integers, not {raw.dtype}; use .long()")
-    keep = raw != ignore_index
-    if raw.size and (((raw < 0) | (raw >= classes)) & keep).any():
-        raise IndexError(f"a target is out of bounds: classes go from 0 to {classes - 1} (ignore_index {ignore_index})")
-    keep = type(target)._wrap(keep) if hasattr(target, "array") else keep
-    safe = target * keep
-    picked = squeeze(gather(input, dim, unsqueeze(safe, dim)), dim)
-    counts = weights = cast(keep, "like", input)
-    if weight is not None:
-        if tuple(weight.shape) != (classes,):
-            raise RuntimeError(
-                f"weight must have one entry for each of the {classes} classes, but its shape is {list(weight.shape)}"
-            )
-        weights = weights * reshape(index_select(weight, 0, reshape(safe, (-1,))), tuple(target.shape))
-    return -where(weights != 0, picked, 0.0) * weights, weights, counts
-
-
-def cross_entropy(
-    input: Any,
-    target: Any,
-    weight: Any = None,
-    size_average: bool | None = None,
-    ignore_index: int = -100,
-    reduce: bool | None = None,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Any:
-    """Cross-entropy of softmax(input), (N, C, …) or (C,); target: class indices (N, …) or probabilities like input."""
-    if not 0 <= label_smoothing <= 1:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, but got {label_smoothing}")
-    reduction = _reduction(size_average, reduce, reduction)
-    dim = 1 if input.ndim > 1 else 0
-    logp = log_softmax(input, dim)
-    classes = input.shape[dim]
-
-    def weighted() -> Any:
-        return logp if weight is None else logp * reshape(weight, (-1,) + (1,) * (input.ndim - 1 - dim))
-
-    if tuple(target.shape) == tuple(input.shape):
-        kind = getattr(target, "array", target).dtype
-        if kind.kind not in "fV":
-            raise RuntimeError(f"class probabilities must be floats, not {kind}; indices have one dimension less")
-        if label_smoothing:
-            target = target * (1 - label_smoothing) + label_smoothing / classes
-        losses = -sum(weighted() * target, dim)
-        if reduction == "mean":
-            return sum(losses) / (losses.numel() if hasattr(losses, "numel") else losses.size)
-        return _reduce(losses, reduction)
-    losses, weights, counts = _nll(logp, target, weight, ignore_index)
-    if label_smoothing:
-        smooth = -sum(weighted(), dim) * counts
-        losses = losses * (1 - label_smoothing) + smooth * (label_smoothing / classes)
-    return _class_mean(losses, weights, reduction)
 
 
 def kl_div(

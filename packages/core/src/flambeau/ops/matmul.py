@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._op import method, op
+from .activation import gelu, gelu_grad, relu, relu_grad, silu, silu_grad
 from .logic import conj
 from .reduce import sum
 from .shape import reshape, squeeze, transpose, unsqueeze
@@ -103,6 +104,47 @@ def linear(xp, input, weight, bias=None):
     if bias is not None:
         out += bias
     return out.reshape(input.shape[:-1] + weight.shape[:1])
+
+
+_ACTIVATIONS = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": lambda x: gelu(x, "tanh"),
+    "silu": silu,
+}
+
+
+def _linear_activation_grad(g: Any, out: Any, input: Any, weight: Any, bias: Any, kind: str, need: tuple) -> tuple:
+    if kind == "relu":
+        g = relu_grad(g, out)
+    elif kind == "silu":
+        g = silu_grad(g, linear(input, weight, bias))
+    else:
+        g = gelu_grad(g, linear(input, weight, bias), "tanh" if kind == "gelu_tanh" else "none")
+    return (
+        matmul(g, conj(weight)) if need[0] else None,
+        matmul(transpose(_flat(g), 0, 1), conj(_flat(input))) if need[1] else None,
+        g if need[2] else None,
+    )
+
+
+@op(
+    vjp={("input", "weight", "bias"): _linear_activation_grad},
+    samples=lambda t: [
+        (t(3, 4), t(5, 4), t(5), "gelu"), (t(2, 3, 4), t(5, 4), None, "silu"), (t(3, 4), t(5, 4), t(5), "gelu_tanh"),
+        (t(3, 4, low=0.1), t(5, 4, low=0.1), t(5, low=0.1), "relu"),
+    ],
+    promote="same",
+    method=False,
+)  # fmt: skip
+def linear_activation(xp, input, weight, bias=None, kind="relu"):
+    """relu, gelu, gelu_tanh or silu (`kind`) of `linear`, in one pass over memory where a kernel has it.
+
+    The gradient of all but relu computes the layer once more: this form is for inference.
+    """
+    if kind not in _ACTIVATIONS:
+        raise ValueError(f"kind must be one of {', '.join(_ACTIVATIONS)}, not {kind!r}")
+    return _ACTIVATIONS[kind](linear(input, weight, bias))
 
 
 @method()

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import backends
 from ..tensor import Tensor
 from ._op import op
 from .elementwise import tanh
@@ -34,6 +33,9 @@ def _steps(batch_sizes: Sequence[int], reverse: bool) -> list[tuple[int, int]]:
 
 def _before(initial: Any, values: Any, batch_sizes: Sequence[int], reverse: bool) -> Any:
     """For each row the state that its step started from: that of the step before, or the initial one."""
+    n = batch_sizes[0]
+    if batch_sizes[-1] == n:  # sequences of one length: the states, moved by one step
+        return cat([values[n:], initial] if reverse else [initial, values[: values.shape[0] - n]], 0)
     parts = []
     last = None
     for start, end in _steps(batch_sizes, reverse):
@@ -148,19 +150,18 @@ def lstm_sequence(xp, input, hx, cx, w_hh, w_hr, batch_sizes, reverse):
 def _lstm_vjp(g, out, hx, cx, w_hh, w_hr, batch_sizes, reverse):
     g_output, g_h, g_c, g_gates, g_cells = _wide(*g)
     output, _, _, gates, cells, hx, cx, w_hh, w_hr = _wide(*out, hx, cx, w_hh, w_hr)
-    before = _before(cx, cells, batch_sizes, reverse)
     if g_gates is None and g_cells is None and not isinstance(gates, Tensor):
-        d_input, dh, dc, outputs = _lstm_back(
-            g_output, g_h, g_c, gates, cells, before, hx, w_hh, w_hr, _steps(batch_sizes, reverse)[::-1]
+        d_input, dh, dc, *outputs = lstm_sequence_grad(
+            g_output, g_h, g_c, gates, cells, hx, cx, w_hh, w_hr, batch_sizes, reverse
         )
     else:
-        d_input, dh, dc, outputs = _lstm_walk(
-            (g_output, g_h, g_c, g_gates, g_cells), gates, cells, before, hx, cx, w_hh, w_hr, batch_sizes, reverse
+        d_input, dh, dc, *outputs = _lstm_walk(
+            (g_output, g_h, g_c, g_gates, g_cells), gates, cells, hx, cx, w_hh, w_hr, batch_sizes, reverse
         )
     d_hh = matmul(transpose(d_input, 0, 1), _before(hx, output, batch_sizes, reverse))
     d_hr = None
-    if w_hr is not None:
-        d_hr = matmul(transpose(outputs, 0, 1), gates[:, 3 * cells.shape[1] :] * tanh(cells))
+    if outputs:
+        d_hr = matmul(transpose(outputs[0], 0, 1), gates[:, 3 * cells.shape[1] :] * tanh(cells))
     return d_input, dh, dc, d_hh, d_hr
 
 
@@ -169,9 +170,20 @@ def _start(given: Any, xp: Any, shape: tuple, dtype: Any) -> Any:
     return xp.zeros(shape, dtype) if given is None else given.astype(dtype)
 
 
-def _lstm_back(g_output, g_h, g_c, gates, cells, before, hx, w_hh, w_hr, steps):
-    """The walk back on arrays, in buffers that are made once."""
-    xp = backends.namespace((gates,))
+@op(
+    samples=lambda t: [
+        (t(6, 2), t(2, 2), t(2, 2), t(6, 8), t(6, 2), t(2, 2), t(2, 2), t(8, 2), None, (2, 2, 2), False),
+        (t(5, 1), t(3, 1), t(3, 2), t(5, 8), t(5, 2), t(3, 1), t(3, 2), t(8, 1), t(1, 2), (3, 1, 1), True),
+    ],
+    method=False,
+)
+def lstm_sequence_grad(xp, g_output, g_h, g_c, gates, cells, hx, cx, w_hh, w_hr, batch_sizes, reverse):
+    """Cotangents of input, hx and cx, with a projection those of its results as well: the walk back through time.
+
+    g_output, g_h and g_c (cotangents of output, last hidden and last cell) may be None.
+    """
+    before = _before(cx, cells, batch_sizes, reverse)
+    steps = _steps(batch_sizes, reverse)[::-1]
     dtype, size = gates.dtype, cells.shape[1]
     dh, dc = _start(g_h, xp, hx.shape, dtype), _start(g_c, xp, (hx.shape[0], size), dtype)
     d_gates = xp.empty_like(gates)
@@ -210,12 +222,13 @@ def _lstm_back(g_output, g_h, g_c, gates, cells, before, hx, w_hh, w_hr, steps):
         d_c *= d_cell
         d_cell *= a[:, f]
         xp.matmul(d, w_hh, out=dh[: end - start])
-    return d_gates, dh, dc, outputs
+    return (d_gates, dh, dc) if outputs is None else (d_gates, dh, dc, outputs)
 
 
-def _lstm_walk(g, gates, cells, before, hx, cx, w_hh, w_hr, batch_sizes, reverse):
+def _lstm_walk(g, gates, cells, hx, cx, w_hh, w_hr, batch_sizes, reverse):
     """The same with operators, so that tensors record it."""
     g_output, g_h, g_c, g_gates, g_cells = g
+    before = _before(cx, cells, batch_sizes, reverse)
     size = cells.shape[1]
     back = _Back(batch_sizes, reverse)
     squashed = tanh(cells)
@@ -241,7 +254,8 @@ def _lstm_walk(g, gates, cells, before, hx, cx, w_hh, w_hr, batch_sizes, reverse
         back.rows.append(d_gates)
         dh = _put(dh, matmul(d_gates, w_hh))
         dc = _put(dc, d_cell * f)
-    return back.joined(back.rows), dh, dc, back.joined(outputs) if outputs else None
+    results = back.joined(back.rows), dh, dc
+    return (*results, back.joined(outputs)) if outputs else results
 
 
 # -- GRU --------------------------------------------------------------------------------------------------------------
@@ -302,8 +316,7 @@ def _gru_vjp(g, out, hx, w_hh, batch_sizes, reverse):
     output, _, gates, hidden, hx, w_hh = _wide(*out, hx, w_hh)
     before = _before(hx, output, batch_sizes, reverse)
     if g_gates is None and g_hidden is None and not isinstance(gates, Tensor):
-        steps = _steps(batch_sizes, reverse)[::-1]
-        d_input, d_inner, dh = _gru_back(g_output, g_h, gates, hidden, before, hx, w_hh, steps)
+        d_input, d_inner, dh = gru_sequence_grad(g_output, g_h, gates, hidden, output, hx, w_hh, batch_sizes, reverse)
     else:
         d_input, d_inner, dh = _gru_walk(
             (g_output, g_h, g_gates, g_hidden), gates, hidden, before, hx, w_hh, batch_sizes, reverse
@@ -311,9 +324,20 @@ def _gru_vjp(g, out, hx, w_hh, batch_sizes, reverse):
     return d_input, dh, matmul(transpose(d_inner, 0, 1), before), sum(d_inner, 0)
 
 
-def _gru_back(g_output, g_h, gates, hidden, before, hx, w_hh, steps):
-    """The walk back on arrays, in buffers that are made once."""
-    xp = backends.namespace((gates,))
+@op(
+    samples=lambda t: [
+        (t(6, 2), t(2, 2), t(6, 6), t(6, 2), t(6, 2), t(2, 2), t(6, 2), (2, 2, 2), False),
+        (t(5, 2), t(3, 2), t(5, 6), t(5, 2), t(5, 2), t(3, 2), t(6, 2), (3, 1, 1), True),
+    ],
+    method=False,
+)
+def gru_sequence_grad(xp, g_output, g_h, gates, hidden, output, hx, w_hh, batch_sizes, reverse):
+    """Cotangents of input, of the hidden product and of hx: the walk back through time.
+
+    g_output and g_h (cotangents of output and last hidden) may be None.
+    """
+    before = _before(hx, output, batch_sizes, reverse)
+    steps = _steps(batch_sizes, reverse)[::-1]
     dtype, size = gates.dtype, hidden.shape[1]
     dh = _start(g_h, xp, hx.shape, dtype)
     d_input, d_inner = xp.empty_like(gates), xp.empty_like(gates)
@@ -411,6 +435,38 @@ def rnn_sequence(xp, input, hx, w_hh, nonlinearity, batch_sizes, reverse):
 def _rnn_vjp(g, out, hx, w_hh, nonlinearity, batch_sizes, reverse):
     g_output, g_h = _wide(*g)
     output, _, hx, w_hh = _wide(*out, hx, w_hh)
+    walk = _rnn_walk if isinstance(output, Tensor) else rnn_sequence_grad
+    d_input, dh = walk(g_output, g_h, output, hx, w_hh, nonlinearity, batch_sizes, reverse)
+    return d_input, dh, matmul(transpose(d_input, 0, 1), _before(hx, output, batch_sizes, reverse))
+
+
+@op(
+    samples=lambda t: [
+        (t(6, 2), t(2, 2), t(6, 2), t(2, 2), t(2, 2), "tanh", (2, 2, 2), False),
+        (t(5, 2), t(3, 2), t(5, 2), t(3, 2), t(2, 2), "relu", (3, 1, 1), True),
+    ],
+    method=False,
+)
+def rnn_sequence_grad(xp, g_output, g_h, output, hx, w_hh, nonlinearity, batch_sizes, reverse):
+    """Cotangents of input and hx: the walk back through time. g_output and g_h may be None."""
+    dh = _start(g_h, xp, hx.shape, output.dtype)
+    d_input = xp.empty_like(output)
+    for start, end in _steps(batch_sizes, reverse)[::-1]:
+        y, d, d_out = output[start:end], d_input[start:end], dh[: end - start]
+        if g_output is not None:
+            d_out += g_output[start:end]
+        if nonlinearity == "tanh":
+            xp.multiply(y, y, out=d)
+            xp.subtract(1, d, out=d)
+            d *= d_out
+        else:
+            xp.multiply(d_out, y > 0, out=d)
+        xp.matmul(d, w_hh, out=d_out)
+    return d_input, dh
+
+
+def _rnn_walk(g_output, g_h, output, hx, w_hh, nonlinearity, batch_sizes, reverse):
+    """The same with operators, so that tensors record it."""
     back = _Back(batch_sizes, reverse)
     dh = _zeros(hx) if g_h is None else g_h
     for start, end in back.steps:
@@ -419,5 +475,4 @@ def _rnn_vjp(g, out, hx, w_hh, nonlinearity, batch_sizes, reverse):
         d = d * (1 - y * y) if nonlinearity == "tanh" else d * (y > 0)
         back.rows.append(d)
         dh = _put(dh, matmul(d, w_hh))
-    d_input = back.joined(back.rows)
-    return d_input, dh, matmul(transpose(d_input, 0, 1), _before(hx, output, batch_sizes, reverse))
+    return back.joined(back.rows), dh

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import flambeau
 import flambeau.nn.functional as F
 from flambeau import Tensor, nn
+from flambeau.quantize import unembed
+
+from ..cache import KVCache
 
 #: Stands for every character that the model does not know; id 0.
 UNKNOWN = "\ufffd"
@@ -61,11 +64,13 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
         batch, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, width // self.heads)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if cache is not None:
+            k, v = cache.append(layer, k, v)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
         x = x + self.dropout(self.proj(attended.transpose(1, 2).reshape(batch, length, width)))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
 
@@ -98,12 +103,19 @@ class CharGPT(nn.Module):
             for layer in (block.proj, block.down):
                 nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * len(self.blocks)))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        length = ids.shape[1]
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Scores of the next characters; with a `cache`, of what follows the characters that it has seen and these.
+
+        After the first call with a cache, a call takes one character.
+        """
+        start = 0 if cache is None else cache.length
+        length = start + ids.shape[1]
+        if start and ids.shape[1] != 1:
+            raise ValueError(f"CharGPT: a cache that has seen characters takes one at a time, not {ids.shape[1]}")
         if length > self.config.context:
             raise ValueError(f"CharGPT: {length} characters are more than the context of {self.config.context}")
-        x = self.embedding(ids) + self.position(flambeau.arange(length, device=ids.device))
+        x = self.embedding(ids) + self.position(flambeau.arange(start, length, device=ids.device))
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)
-        return F.linear(self.norm(x), self.embedding.weight)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, cache, layer)
+        return unembed(self.norm(x), self.embedding)

@@ -7,8 +7,6 @@ what it does not take (dtypes other than float32, empty arrays, forked children 
 import importlib
 from typing import Any
 
-from . import _memory
-
 __all__ = ["load", "load_numba", "register"]
 
 _MODULES = {
@@ -17,8 +15,23 @@ _MODULES = {
     "onednn_norm": ("batch_norm_grad", "batch_norm_train"),
     "onednn_pool": ("avg_pool", "avg_pool_grad", "max_pool", "max_pool_grad"),
 }
-_NUMBA = {"numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad")}
+_LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load their library themselves
+_NUMBA = {
+    "numba_attention": ("attention", "attention_grad"),
+    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_loss": ("class_cross_entropy", "class_cross_entropy_grad"),
+    "numba_norm": (
+        "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",
+        "native_layer_norm", "rms_norm_grad",
+    ),
+    "numba_quant": ("linear_int4", "linear_int8"),
+    "numba_recurrent": (
+        "gru_sequence", "gru_sequence_grad", "lstm_sequence", "lstm_sequence_grad", "rnn_sequence", "rnn_sequence_grad",
+    ),
+    "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
+}  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
+_WORTH_SEQUENCE = 1 << 10  # the same for recurrent layers: NumPy needs a score of calls for each time step
 
 
 def load() -> bool:
@@ -32,7 +45,6 @@ def load() -> bool:
             for function in functions:
                 REGISTRY[function].kernel = None
         return False
-    _memory.keep_freed_memory()
     for name, functions in _MODULES.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
@@ -50,7 +62,6 @@ def load_numba() -> bool:
             for function in functions:
                 REGISTRY[function].kernel = None
         return False
-    _memory.keep_freed_memory()
     for name, functions in _NUMBA.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
@@ -74,8 +85,10 @@ def register() -> None:
             kernel(name)(stand_in(name))
 
     def numba_stand_in(name: str) -> Any:
+        worth = _WORTH_SEQUENCE if name in _NUMBA["numba_recurrent"] else _WORTH_NUMBA
+
         def first_call(*args: Any) -> Any:
-            if all(getattr(arg, "size", 0) < _WORTH_NUMBA for arg in args):
+            if all(getattr(arg, "size", 0) < worth for arg in args):
                 return NotImplemented
             compiled = REGISTRY[name].kernel if load_numba() else None
             return NotImplemented if compiled is None else compiled(*args)
@@ -85,3 +98,6 @@ def register() -> None:
     for functions in _NUMBA.values():
         for name in functions:
             kernel(name)(numba_stand_in(name))
+    for module, functions in _LIGHT.items():
+        for name in functions:
+            kernel(name)(getattr(importlib.import_module(f".{module}", __name__), name))

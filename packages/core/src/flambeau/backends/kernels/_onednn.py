@@ -48,6 +48,8 @@ int dnnl_post_ops_append_eltwise(void *, int algorithm, float alpha, float beta)
 int dnnl_post_ops_append_sum(void *, float scale, int32_t zero_point, int dtype);
 int dnnl_matmul_primitive_desc_create(void **, void *, const void *, const void *, const void *, const void *,
     const void *);
+int dnnl_sgemm(char, char, int64_t m, int64_t n, int64_t k, float alpha, const float *, int64_t, const float *, int64_t,
+    float beta, float *, int64_t);
 int dnnl_primitive_desc_query(const void *, int what, int index, void *result);
 const void *dnnl_primitive_desc_query_md(const void *, int what, int index);
 int dnnl_primitive_desc_destroy(void *);
@@ -90,6 +92,9 @@ _QUERY_IMPLEMENTATION, _QUERY_SCRATCHPAD, _QUERY_ARGUMENT = 8, 136, 255
 _UNIMPLEMENTED = 3
 _ALIGNMENT = 64
 _CACHE_SIZE = 1024
+
+# The library is never unloaded: at the end of the interpreter OpenMP's threads may still be waiting inside its code.
+_STAYS = ffi.RTLD_NOW | getattr(ffi, "RTLD_NODELETE", 0)
 
 NULL = ffi.NULL
 
@@ -146,7 +151,7 @@ def _open() -> Any:
     for path in _candidates():
         try:
             with _openmp_settings():
-                library = ffi.dlopen(path)
+                library = ffi.dlopen(path, _STAYS)
         except OSError as error:
             reasons.append(f"{path}: {error}")
             continue
@@ -244,6 +249,16 @@ def primitive_desc(function: Callable, *args: Any) -> Any:
 def attributes() -> Any:
     """The attributes with which every primitive is created."""
     return _attributes
+
+
+def eltwise_attributes(algorithm: int, alpha: float = 0.0, beta: float = 0.0) -> Any:
+    """Attributes of a primitive whose output goes through an elementwise function."""
+    post_ops = create(lib.dnnl_post_ops_create, destroy=lib.dnnl_post_ops_destroy)
+    _check(lib.dnnl_post_ops_append_eltwise(post_ops, algorithm, alpha, beta))
+    result = create(lib.dnnl_primitive_attr_create, destroy=lib.dnnl_primitive_attr_destroy)
+    _check(lib.dnnl_primitive_attr_set_scratchpad_mode(result, 1))
+    _check(lib.dnnl_primitive_attr_set_post_ops(result, post_ops))
+    return result
 
 
 def implementation(desc: Any) -> str:

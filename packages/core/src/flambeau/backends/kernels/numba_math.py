@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from .numba_setup import scalar
 
-__all__ = ["erf", "exp", "sigmoid"]
+__all__ = ["erf", "exp", "fading", "log", "ordered", "sigmoid", "unordered"]
 
 f = np.float32
 _LOG2E, _LN2_HIGH, _LN2_LOW = f(1.4426950408889634), f(0.693145751953125), f(1.4286068203094172e-06)
@@ -39,6 +39,19 @@ def as_int(typing: Any, value: Any) -> Any:
     return types.int32(types.float32), lambda context, builder, signature, args: builder.bitcast(
         args[0], ir.IntType(32)
     )
+
+
+@scalar
+def ordered(x):
+    """An int32 in the order of floats (NaN at the ends): vector instructions find the largest, which NaN hinders."""
+    bits = as_int(x)
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@scalar
+def unordered(key):
+    """The inverse of `ordered`."""
+    return as_float(np.int32(key ^ ((key >> np.int32(31)) & np.int32(0x7FFFFFFF))))
 
 
 @scalar
@@ -70,6 +83,40 @@ def exp(x):
     y = (_tail(r) + r + _ONE) * half * _TWO
     y = _INF if x > _EXP_HIGH else y
     return _ZERO if x < _EXP_LOW else y
+
+
+# exp(r) = 1 + r (c1 + c2 r + ...) for |r| <= ln(2) / 2, fitted for the smallest relative error (9e-8)
+_C1, _C2, _C3, _C4, _C5 = map(f, (0.999999707, 0.499991495, 0.166676362, 0.0418979303, 0.00829031265))
+_LN2 = f(0.6931471805599453)
+_BIASED = f(12582912.0 + 127)  # as _MAGIC, and the low bits then hold the exponent as floats store it
+
+
+@scalar
+def fading(x):
+    """exp(x) for x of at most 0, in few instructions; relative error below 3e-7 + 3e-9 |x|."""
+    shifted = x * _LOG2E + _BIASED
+    r = x - (shifted - _BIASED) * _LN2
+    power = as_float(np.int32(as_int(shifted) << np.int32(23)))
+    y = (((((_C5 * r + _C4) * r + _C3) * r + _C2) * r + _C1) * r + _ONE) * power
+    return _ZERO if x < _EXP_LOW else y
+
+
+# log(1 + u) = u - u²/2 + u³ (l0 + l1 u + ...) for 1 + u from sqrt(1/2) to sqrt(2), fitted likewise (3e-8)
+_L0, _L1, _L2, _L3, _L4, _L5, _L6 = map(
+    f, (0.333339108, -0.25001337, 0.199630623, -0.16577586, 0.149147871, -0.142674768, 0.0870036029)
+)
+_ROOT_HALF = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
+
+
+@scalar
+def log(x):
+    """The logarithm of a normal positive number, or NaN of NaN; error below 1.5e-7 of the result or of ln(2)."""
+    bits = as_int(x)
+    n = np.int32((bits - _ROOT_HALF) >> np.int32(23))
+    u = as_float(np.int32(bits - (n << np.int32(23)))) - _ONE
+    p = ((((((_L6 * u + _L5) * u + _L4) * u + _L3) * u + _L2) * u + _L1) * u + _L0) * u
+    y = f(n) * _LN2 + (u + (p - _HALF) * u * u)
+    return y if x == x else x
 
 
 @scalar

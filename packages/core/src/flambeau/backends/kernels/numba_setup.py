@@ -30,7 +30,10 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar"]
+__all__ = [
+    "BLOCK", "accepts", "cache_folder", "elementwise", "flat", "helper", "inlined_sum", "ready", "reducing",
+    "rows_of_task", "scalar", "serial",
+]  # fmt: skip
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -80,11 +83,20 @@ def _compiler(**options: Any) -> Callable:
 
 # No "nnan" and no "ninf": NaN and infinities go through kernels as through NumPy.
 _EXACT = {"contract"}
+_SUMS = _EXACT | {"reassoc"}
 _COMMON: dict[str, Any] = dict(error_model="numpy", nogil=True, boundscheck=False)
 scalar = numba.njit(error_model="numpy", fastmath=_EXACT, forceinline=True)
 """A function of numbers that kernels inline."""
+helper = numba.njit(fastmath=_EXACT, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_COMMON)
+"""A function of arrays that kernels call."""
+serial = _compiler(fastmath=_EXACT, **_COMMON)
+"""A kernel on the calling thread alone, for small work or as a part of a parallel one."""
 elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
+reducing = _compiler(parallel=True, fastmath=_SUMS, **_COMMON)
+"""A parallel kernel that adds up in the lanes of vector registers; the order depends on the shapes alone."""
+inlined_sum = numba.njit(error_model="numpy", fastmath=_SUMS, forceinline=True)
+"""A function of vectors that such kernels inline."""
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
@@ -133,6 +145,11 @@ def ready() -> bool:
             numba.set_num_threads(_wanted)
         _this.count = _wanted
     return True
+
+
+def rows_of_task(count: int) -> int:
+    """Rows of a matrix for a task of a kernel in which each row is computed alone: the division cannot show then."""
+    return max(16, -(-count // _wanted))
 
 
 def _disable_in_child() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import _onednn as dnn
+from . import winograd
 from ._arrays import accepts, dense, empty, layout
 
 __all__ = ["convolution", "convolution_input_grad", "convolution_weight_grad"]
@@ -37,6 +38,9 @@ def convolution(
     geometry = _geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     if geometry is None:
         return NotImplemented
+    fast = winograd.convolution(input, weight, bias, geometry)
+    if fast is not None:
+        return fast
     input, last = dense(input)
     plan = dnn.cached(_forward, *geometry, bias is not None, last)
     if plan is None:
@@ -65,6 +69,9 @@ def convolution_input_grad(
     geometry = _geometry(input_shape, weight.shape, stride, padding, dilation, groups)
     if geometry is None or grad_output.shape != _out_shape(*geometry):
         return NotImplemented
+    fast = winograd.input_grad(grad_output, weight, geometry)
+    if fast is not None:
+        return fast
     g, last = dense(grad_output)
     plan = dnn.cached(_input_grad, *geometry, last)
     if plan is None:
@@ -89,6 +96,9 @@ def convolution_weight_grad(
     geometry = _geometry(input.shape, weight_shape, stride, padding, dilation, groups)
     if geometry is None or grad_output.shape != _out_shape(*geometry):
         return NotImplemented
+    fast = winograd.weight_grad(grad_output, input, geometry)
+    if fast is not None:
+        return fast
     g, g_last = dense(grad_output)
     input, input_last = dense(input)
     plan = dnn.cached(_weight_grad, *geometry, g_last, input_last)

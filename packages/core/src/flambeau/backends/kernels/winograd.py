@@ -1,0 +1,125 @@
+"""Which convolutions go to Winograd's kernels, and how their work is divided: by shapes alone, never by threads.
+
+3x3 kernels with stride 1, without dilation and groups, padding 0 to 2, channels in eights. The gradient of the input is
+the convolution of the output's gradient with the kernels turned around, padding 2 - p.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ._arrays import dense, empty
+
+__all__ = ["convolution", "input_grad", "weight_grad"]
+
+_SIZE = 4  # of an output tile
+_LEAST_CHANNELS, _LEAST_TILES = 16, 8
+_WORTH_NUMBA = 1 << 21  # pairs of an output and an input channel: smaller convolutions do not even import Numba
+_CACHE = 100_000  # numbers that the transformed tiles of a task should have, about the size of a second level cache
+_HELD = 2_000_000  # numbers of transformed tiles that the gradient of the kernels holds at a time
+_NO_BIAS = np.empty(0, np.float32)
+
+_compiled: Any = None
+
+
+def _code() -> Any:
+    """The compiled kernels; None where Numba is missing, or in a forked child."""
+    global _compiled
+    if _compiled is None:
+        try:
+            _compiled = importlib.import_module(".numba_winograd", __package__)
+        except ImportError:
+            _compiled = False
+    return _compiled if _compiled and importlib.import_module(".numba_setup", __package__).ready() else None
+
+
+def _fits(geometry: Sequence) -> bool:
+    input_shape, weight_shape, stride, padding, dilation, groups = geometry
+    if weight_shape[2:] != (3, 3) or groups != 1 or stride != (1, 1) or dilation != (1, 1):
+        return False
+    outs, ins = weight_shape[:2]
+    if padding[0] != padding[1] or padding[0] > 2 or ins % 8 or outs % 8 or min(ins, outs) < _LEAST_CHANNELS:
+        return False
+    height, width = (n + 2 * padding[0] - 2 for n in input_shape[2:])
+    tiles = input_shape[0] * -(-height // _SIZE) * -(-width // _SIZE)
+    if input_shape[0] * height * width * ins * outs < _WORTH_NUMBA:
+        return False
+    # Part of the products that are for outputs, against the 9 products of a direct sum for each.
+    return tiles >= _LEAST_TILES and input_shape[0] * height * width * 9 >= 1.5 * tiles * 36
+
+
+def convolution(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Sequence) -> Any:
+    """Forward; None where another kernel is better."""
+    if not _fits(geometry):
+        return None
+    return _run(input, weight, bias, geometry[3][0], False)
+
+
+def input_grad(g: np.ndarray, weight: np.ndarray, geometry: Sequence) -> Any:
+    """Gradient with respect to the input; None where another kernel is better."""
+    if not _fits(geometry):
+        return None
+    return _run(g, weight, None, 2 - geometry[3][0], True)
+
+
+def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding: int, backward: bool) -> Any:
+    code = _code()
+    if code is None:
+        return None
+    input, last = dense(input)
+    images, ins, height, width = input.shape
+    outs = weight.shape[1 if backward else 0]
+    out_height, out_width = height + 2 * padding - 2, width + 2 * padding - 2
+    steps = (9, outs * 9) if backward else (ins * 9, 9)
+    w = np.ascontiguousarray(weight).reshape(-1)
+    out = empty((images, outs, out_height, out_width), last)
+    bias = _NO_BIAS if bias is None else np.ascontiguousarray(bias)
+    sizes = images, ins, outs, height, width, out_height, out_width, padding, last
+    high, wide = -(-out_height // _SIZE), -(-out_width // _SIZE)
+    if outs * 16 > images * high * wide and images * high * wide * ins * 36 < _HELD:
+        rows = max(1, min(round(16 / wide), images * high))
+        code.forward_small(_line(input, last), w, *steps, backward, bias, _line(out, last), *sizes, rows)
+    else:
+        u = code.kernels(w, outs, ins, *steps, backward)
+        rows, parts = _division(images, outs, ins, out_height, out_width)
+        code.forward(_line(input, last), u, bias, _line(out, last), *sizes, rows, parts)
+    return out
+
+
+def _division(images: int, outs: int, ins: int, height: int, width: int) -> tuple[int, int]:
+    """Rows of tiles that a task takes, and in how many parts the outputs' channels are divided."""
+    high, wide = -(-height // _SIZE), -(-width // _SIZE)
+    wanted = min(max(_CACHE // (36 * ins), 24), 96)
+    rows = max(1, min(round(wanted / wide), images * high))
+    tasks = -(-images * high // rows)
+    parts = 1
+    while tasks * parts < 8 and outs >= 64 * parts:
+        parts *= 2
+    return rows, parts
+
+
+def weight_grad(g: np.ndarray, input: np.ndarray, geometry: Sequence) -> Any:
+    """Gradient with respect to the weight; None where another kernel is better."""
+    if not _fits(geometry):
+        return None
+    code = _code()
+    if code is None:
+        return None
+    (g, g_last), (input, last) = dense(g), dense(input)
+    (images, ins, height, width), (_, outs, out_height, out_width) = input.shape, g.shape
+    out = np.empty((outs, ins, 3, 3), np.float32)
+    high, wide = -(-out_height // _SIZE), -(-out_width // _SIZE)
+    rows = max(1, min(round(16 / wide), images * high))
+    many = max(1, _HELD // (36 * (ins + outs) * wide * rows)) * rows
+    many = min(many, images * high)
+    sizes = images, ins, outs, height, width, out_height, out_width, geometry[3][0]
+    arrays = _line(input, last), _line(g, g_last), out.reshape(-1)
+    code.weight_grad(*arrays, *sizes, last, g_last, rows, many)
+    return out
+
+
+def _line(array: np.ndarray, last: bool) -> np.ndarray:
+    """A dense array's memory as a vector."""
+    return (array.transpose(0, 2, 3, 1) if last else array).reshape(-1)

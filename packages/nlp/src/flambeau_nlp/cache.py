@@ -1,0 +1,86 @@
+"""Keys and values of the tokens that a transformer has seen, kept for the next token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambeau import Tensor, backends
+
+
+class KVCache:
+    """Keys and values of all layers in one buffer, written in place and read as views: nothing is ever joined.
+
+    The buffer (layers, 2, batch, heads, capacity, width) is made for the first keys, for at least ``capacity`` tokens;
+    when it is full, a copy of twice the size takes its place. What `append` returned before then still holds the tokens
+    of its time.
+
+    >>> import flambeau
+    >>> cache = KVCache(layers=1)
+    >>> keys, values = cache.append(0, flambeau.ones(1, 2, 3, 4), flambeau.ones(1, 2, 3, 4))
+    >>> keys, values = cache.append(0, flambeau.ones(1, 2, 1, 4), flambeau.ones(1, 2, 1, 4))
+    >>> tuple(keys.shape), cache.length
+    ((1, 2, 4, 4), 4)
+    """
+
+    def __init__(self, layers: int, capacity: int = 64) -> None:
+        if layers < 1 or capacity < 1:
+            raise ValueError(f"layers and capacity must be at least 1, not {layers} and {capacity}")
+        self.layers, self.capacity = layers, capacity
+        self._buffer: Any = None
+        self._lengths = [0] * layers
+
+    @property
+    def length(self) -> int:
+        """Tokens that all layers have seen."""
+        return self._lengths[-1]
+
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer (batch, heads, tokens, width), after these are written behind them.
+
+        Raises:
+            ValueError: keys and values do not agree, or do not fit what the cache holds.
+            RuntimeError: a gradient would be lost.
+        """
+        if key.requires_grad or value.requires_grad:
+            raise RuntimeError("a cache holds no gradients: call the model inside flambeau.inference_mode()")
+        k, v = key.array, value.array
+        start = self._lengths[layer]
+        stop = start + k.shape[-2]
+        buffer = self._buffer
+        if buffer is None or buffer.shape[4] < stop or buffer.shape[2:4] != k.shape[:2]:
+            buffer = self._make_room(k, stop)
+        if k.shape != v.shape or k.dtype != buffer.dtype or k.shape[3] != buffer.shape[5]:
+            raise ValueError(
+                f"keys {tuple(k.shape)} of {key.dtype} and values {tuple(v.shape)} do not fit a cache of "
+                f"{tuple(buffer.shape[2:4])} heads of {buffer.shape[5]}"
+            )
+        keys, values = buffer[layer]
+        keys[:, :, start:stop] = k
+        values[:, :, start:stop] = v
+        self._lengths[layer] = stop
+        return Tensor._wrap(keys[:, :, :stop]), Tensor._wrap(values[:, :, :stop])
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first tokens.
+
+        Raises:
+            ValueError: there are not so many.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"the cache holds {self.length} tokens, it cannot keep {length}")
+        self._lengths = [length] * self.layers
+
+    def _make_room(self, key: Any, tokens: int) -> Any:
+        batch, heads, _, width = key.shape
+        old = self._buffer
+        if old is not None and old.shape[2:4] != (batch, heads):
+            raise ValueError(f"the cache holds {old.shape[2:4]} sequences and heads, not {(batch, heads)}")
+        room = self.capacity if old is None else 2 * old.shape[4]
+        while room < tokens:
+            room *= 2
+        new = backends.of(key).xp.empty((self.layers, 2, batch, heads, room, width), key.dtype)
+        if old is not None:
+            seen = max(self._lengths)
+            new[..., :seen, :] = old[..., :seen, :]
+        self._buffer = new
+        return new
