@@ -250,14 +250,12 @@ def measure(
 
 
 def summary(workload: str, names: list[str], samples: list[list[list[float]]]) -> Result:
-    """The result of samples[library][case][pair]; cases that are compiled stand apart from the workload's ratio."""
+    """The result of samples[library][case][pair]."""
     medians = [[statistics.median(case) for case in library] for library in samples]
     peer = len(samples) > 1
     ratios = [quartiles(paired_ratios([a], [b]))[1] for a, b in zip(*samples)] if peer else [None] * len(names)
     times = medians[1] if peer else [None] * len(names)
     cases = [Case(*row) for row in zip(names, medians[0], times, ratios)] if len(names) > 1 else []
-    eager = [i for i, name in enumerate(names) if not name.startswith("compiled")]
-    chosen = [[library[i] for i in eager] for library in samples]
-    low, ratio, high = quartiles(paired_ratios(*chosen)) if peer else (None, None, None)
-    both = [geometric_mean([m[i] for i in eager]) for m in medians] + [None]
+    low, ratio, high = quartiles(paired_ratios(*samples)) if peer else (None, None, None)
+    both = [geometric_mean(m) for m in medians] + [None]
     return Result(workload, both[0], both[1], ratio, low, high, len(samples[0][0]), cases=cases)

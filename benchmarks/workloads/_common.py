@@ -34,11 +34,6 @@ def set_weights(torch, model, device="cpu"):
     return model.to(device)
 
 
-def compiled(torch, function):
-    """The function through our `compile`; in PyTorch itself, so that a ratio stands against PyTorch's eager mode."""
-    return torch.compile(function) if torch.__name__ == "flambeau" else function
-
-
 def train_step(torch, model, optimizer, x, y):
     """The usual step of a classifier: gradients to None, forward, loss, backward, update."""
     cross_entropy = torch.nn.functional.cross_entropy

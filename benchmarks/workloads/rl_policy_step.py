@@ -1,6 +1,6 @@
 """A small policy for control, 4-64-64, two heads: `act` on one observation, `update` (actor and critic) on 64."""
 
-from ._common import array, compiled, integers, set_weights
+from ._common import array, integers, set_weights
 
 
 def make(torch, device):
@@ -19,47 +19,30 @@ def make(torch, device):
     def policy():
         return set_weights(torch, Policy(), device)
 
-    acting = policy()
+    acting, learning = policy(), policy()
+    optimizer = torch.optim.Adam(learning.parameters(), lr=3e-4)
     seen = array(4)
     observations = torch.from_numpy(array(64, 4)).to(device)
     actions = torch.from_numpy(integers(2, 64, 1)).to(device)
     advantages = torch.from_numpy(array(64, seed=1)).to(device)
     returns = torch.from_numpy(array(64, seed=2)).to(device)
 
-    def choose(observation):
+    def act():
         with torch.no_grad():
-            logits, value = acting(observation[None])
+            logits, value = acting(torch.as_tensor(seen, device=device)[None])
             chances = torch.softmax(logits, dim=-1)
-            return chances, value, chances.argmax()
+        return chances, value.item(), chances.argmax().item()
 
-    def acts(chooser):
-        def act():
-            chances, value, action = chooser(torch.as_tensor(seen, device=device))
-            return chances, value.item(), int(action)
+    def update():
+        logits, values = learning(observations)
+        logs = torch.log_softmax(logits, dim=-1)
+        chosen = logs.gather(1, actions).squeeze(1)
+        entropy = -(logs.exp() * logs).sum(-1).mean()
+        loss = -(chosen * advantages).mean() + 0.5 * (returns - values).pow(2).mean() - 0.01 * entropy
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(learning.parameters(), 0.5)
+        optimizer.step()
+        return loss.item()
 
-        return act
-
-    def updates():
-        learning = policy()
-        optimizer = torch.optim.Adam(learning.parameters(), lr=3e-4)
-
-        def update():
-            logits, values = learning(observations)
-            logs = torch.log_softmax(logits, dim=-1)
-            chosen = logs.gather(1, actions).squeeze(1)
-            entropy = -(logs.exp() * logs).sum(-1).mean()
-            loss = -(chosen * advantages).mean() + 0.5 * (returns - values).pow(2).mean() - 0.01 * entropy
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(learning.parameters(), 0.5)
-            optimizer.step()
-            return loss.item()
-
-        return update
-
-    return {
-        "act": acts(choose),
-        "update": updates(),
-        "compiled act": acts(compiled(torch, choose)),
-        "compiled update": compiled(torch, updates()),
-    }
+    return {"act": act, "update": update}

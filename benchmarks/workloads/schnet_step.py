@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ._common import array, compiled, integers, set_weights
+from ._common import array, integers, set_weights
 
 MOLECULES, ATOMS, WIDTH, RADIAL, CUTOFF = 8, 16, 64, 32, 5.0
 
@@ -53,6 +53,8 @@ def schnet(torch):
 
 
 def make(torch, device):
+    model = set_weights(torch, schnet(torch), device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     count = MOLECULES * ATOMS
     molecule = np.repeat(np.arange(MOLECULES), ATOMS)
     source, target = np.nonzero((molecule[:, None] == molecule) & ~np.eye(count, dtype=bool))
@@ -60,25 +62,19 @@ def make(torch, device):
     # atoms on a jittered grid: none lies on another
     grid = np.stack(np.meshgrid(*[np.arange(3.0)] * 3), -1).reshape(-1, 3)[:ATOMS] * 1.5
     places = (np.tile(grid, (MOLECULES, 1)) + 0.1 * array(count, 3)).astype(np.float32)
+    positions = torch.from_numpy(places).to(device).requires_grad_()
     numbers = torch.from_numpy(integers(10, count)).to(device)
     energies = torch.from_numpy(array(MOLECULES, seed=2)).to(device)
     forces = torch.from_numpy(array(count, 3, seed=3)).to(device)
     mse_loss = torch.nn.functional.mse_loss
 
-    def steps():
-        model = set_weights(torch, schnet(torch), device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-        positions = torch.from_numpy(places).to(device).requires_grad_()
+    def step():
+        optimizer.zero_grad()
+        energy = model(numbers, positions, source, target, molecule)
+        (slope,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+        loss = mse_loss(energy, energies) + mse_loss(-slope, forces)
+        loss.backward()
+        optimizer.step()
+        return loss.item(), slope
 
-        def step():
-            optimizer.zero_grad()
-            energy = model(numbers, positions, source, target, molecule)
-            (slope,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
-            loss = mse_loss(energy, energies) + mse_loss(-slope, forces)
-            loss.backward()
-            optimizer.step()
-            return loss.item(), slope
-
-        return step
-
-    return {"eager": steps(), "compiled": compiled(torch, steps())}
+    return step
