@@ -31,7 +31,7 @@ def make(torch, device):
         with torch.no_grad():
             logits, value = acting(torch.as_tensor(seen, device=device)[None])
             chances = torch.softmax(logits, dim=-1)
-        return chances, value.item(), int(chances.argmax())
+        return chances, value.item(), chances.argmax().item()
 
     def update():
         logits, values = learning(observations)

@@ -369,3 +369,17 @@ def test_views_of_values_that_are_computed_once_keep_their_memory():
         for _ in range(3):
             x, w = fb.randn(2, 3), fb.randn(3, 3)
             same(fast(x, w), f(x, w))
+
+
+@pytest.mark.filterwarnings("ignore:flambeau.compile")
+def test_numpy_arrays_that_a_function_captures():
+    small, large = np.ones(3, np.float32), np.ones(5000, np.float32)
+    fast = compile(lambda x: x * fb.tensor(small) + fb.from_numpy(small))
+    for _ in range(3):
+        same(fast(fb.ones(3)), fb.from_numpy(small * 2))
+        small += 1
+    wide = compile(lambda x: x * fb.tensor(large))
+    for _ in range(2):
+        same(wide(fb.ones(5000)), fb.from_numpy(large))
+        large += 1
+    assert "large NumPy array" in str(wide.explain())

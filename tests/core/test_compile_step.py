@@ -86,7 +86,10 @@ def test_gradients_that_are_set_to_zero(first, none):
     model = network()
     twin = copy.deepcopy(model)
     optimizer, other = (fb.optim.Adam(m.parameters(), lr=0.01) for m in (model, twin))
-    fast, plain = (compile(make(model, optimizer, True, first, none), fullgraph=True), make(twin, other, True, first, none))
+    fast, plain = (
+        compile(make(model, optimizer, True, first, none), fullgraph=True),
+        make(twin, other, True, first, none),
+    )
     for i in range(5):
         x = fb.randn(5, 3)
         for run in (fast, plain):

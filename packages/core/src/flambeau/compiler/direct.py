@@ -83,13 +83,13 @@ def _sum_to(program: Program, graph: Graph, node: Node, buffer: Buffer) -> list[
     return [f"v{out} = {reduce}(v{v}, {axes!r}, None, None, True).reshape({shape!r})"]
 
 
-def _reduced(
-    program: Program, graph: Graph, v: int, out: int, axes: Any, keep: bool, buffer: Buffer
-) -> list[str]:
+def _reduced(program: Program, graph: Graph, v: int, out: int, axes: Any, keep: bool, buffer: Buffer) -> list[str]:
     reduce = program.bind("add_reduce", np.add.reduce)
     memory = buffer(out)
     call = f"{reduce}(v{v}, {axes!r}, None, {memory}, {bool(keep)!r})"
-    return [f"v{out} = {call}" if graph.values[out].shape else f"v{out} = {program.bind('asarray', np.asarray)}({call})"]
+    return [
+        f"v{out} = {call}" if graph.values[out].shape else f"v{out} = {program.bind('asarray', np.asarray)}({call})"
+    ]
 
 
 def _pow(program: Program, graph: Graph, node: Node, buffer: Buffer) -> list[str] | None:

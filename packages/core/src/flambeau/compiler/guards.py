@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from operator import attrgetter
 from typing import Any
+
+import numpy as np
 
 from .. import dtypes
 from ..autograd.engine import version
 from ..autograd.modes import mode
 from ..graph.effects import Gradient
+from ..graph.symbol import GraphBreak
 from ..random import Generator
 from ..tensor import Tensor
 
+_COMPARED = 1 << 12  # elements of a captured NumPy array that are compared at each call
 _DEPTH = 3  # functions that call functions that …: so far their global names and closures are watched
 _requires_grad = attrgetter("requires_grad")
 
@@ -39,6 +45,9 @@ class Guards:
         """written: those of the tensors that the graph changes. empty: tensors that must have no gradient yet."""
         self._held: list[Any] = []  # so that an id means one object
         self.dicts: list[tuple[dict, list[int], str]] = []
+        self.reads: list[Callable[[], Any]] = []
+        self.ids: list[int] = []  # of all values in all of `dicts`
+        self.copies: list[tuple[np.ndarray, np.ndarray]] = []
         self.hooks: list[dict] = []
         self.cells: list[tuple[Callable[[], Any], int, str]] = []
         self.default = dtypes.get_default_dtype()
@@ -58,6 +67,10 @@ class Guards:
             self.cells.append((getter, id(value), what))
             if type(value) in (dict, list):
                 self._watch(value, what)
+            elif isinstance(value, np.ndarray):
+                if value.size > _COMPARED:
+                    raise GraphBreak(f"{what} is a large NumPy array: pass it as a tensor, or make it one before")
+                self.copies.append((value, value.copy()))
         self.tensors = tensors
         # Operations may have looked at the values of a tensor from outside to choose what they do (attention at its
         # mask): parameters and statistics are never read like that, all others must keep their values.
@@ -79,18 +92,26 @@ class Guards:
     def _watch(self, d: Any, what: str) -> None:
         values = list(d.values() if isinstance(d, dict) else d)
         self._held += values
-        self.dicts.append((d, [*map(id, values)], what))
+        ids = [*map(id, values)]
+        self.dicts.append((d, ids, what))
+        self.reads.append(d.values if isinstance(d, dict) else d.__iter__)
+        self.ids += ids
 
     def broken(self) -> str | None:
         """Why the graph may not be used now; None when it may."""
-        for d, ids, what in self.dicts:
-            if [*map(id, d.values() if isinstance(d, dict) else d)] != ids:
-                return f"{what} changed"
+        # All containers in one go, and one by one only to tell which it was: most calls end here without a finding.
+        if [*map(id, chain.from_iterable([read() for read in self.reads]))] != self.ids:
+            for d, ids, what in self.dicts:
+                if [*map(id, d.values() if isinstance(d, dict) else d)] != ids:
+                    return f"{what} changed"
         if any(self.hooks):
             return "a module got a hook"
         for getter, known, what in self.cells:
             if id(getter()) != known:
                 return f"{what} changed"
+        for array, copy in self.copies:
+            if not np.array_equal(array, copy, equal_nan=copy.dtype.kind in "fc"):
+                return "a NumPy array that the function captures changed"
         if dtypes.get_default_dtype() is not self.default:
             return "the default dtype changed"
         for t in self.full:
@@ -122,7 +143,7 @@ def outside(fn: Any, depth: int = _DEPTH) -> Iterator[tuple[Callable[[], Any], s
         if not hasattr(owner, "_parameters") and hasattr(owner, "__dict__"):
             attributes = vars(owner)
             for name in list(attributes):
-                yield (lambda d=attributes, n=name: d.get(n)), f"the attribute {name} of a {type(owner).__name__}"
+                yield partial(attributes.get, name), f"the attribute {name} of a {type(owner).__name__}"
         fn = fn.__func__
     elif not isinstance(fn, types.FunctionType):
         kind = type(fn)
@@ -130,12 +151,12 @@ def outside(fn: Any, depth: int = _DEPTH) -> Iterator[tuple[Callable[[], Any], s
     if not isinstance(fn, types.FunctionType) or (fn.__module__ or "").split(".")[0] == "flambeau":
         return
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-        yield (lambda c=cell: _content(c)), f"the captured variable {name}"
+        yield partial(_content, cell), f"the captured variable {name}"
         yield from _inner(_content(cell), depth)
     for name in fn.__code__.co_names:
         if name in fn.__globals__:
             value = fn.__globals__[name]
-            yield (lambda g=fn.__globals__, n=name: g.get(n)), f"the global name {name}"
+            yield partial(fn.__globals__.get, name), f"the global name {name}"
             yield from _inner(value, depth)
 
 

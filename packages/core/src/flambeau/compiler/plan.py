@@ -159,7 +159,11 @@ class Program:
             if memory is None and not self.graph.values[out].shape:
                 return [f"v{out} = {self.bind('asarray', np.asarray)}({function}({text}))"]
             return [f"v{out} = {function}({text}{'' if memory is None else f', out={memory}'})"]
-        special = self._product(node, buffer) if node.op in ("linear", "matmul") else direct.lines(self, self.graph, node, buffer)
+        special = (
+            self._product(node, buffer)
+            if node.op in ("linear", "matmul")
+            else direct.lines(self, self.graph, node, buffer)
+        )
         if special is not None:
             return special
         function, form = self._function_for(node)
@@ -190,7 +194,11 @@ class Program:
         values, out = self.graph.values, node.outputs[0]
         a, b = node.args[0], node.args[1]
         x, w, y = values[a.id], values[b.id], values[out]
-        if (REGISTRY[node.op].kernel is not None and not node.plain) or not x.dtype == w.dtype == y.dtype or x.dtype.kind != "f":
+        if (
+            (REGISTRY[node.op].kernel is not None and not node.plain)
+            or not x.dtype == w.dtype == y.dtype
+            or x.dtype.kind != "f"
+        ):
             return None
         if x.dtype.itemsize < 4 or len(x.shape) < 2 or not math.prod(y.shape):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ..nn.module import Module
@@ -12,6 +13,10 @@ from ..tensor import Tensor
 from .guards import outside
 
 _OPAQUE = (types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, type, Module, Tensor)
+
+
+def _one(getter: Callable[[], Any]) -> tuple:
+    return (getter(),)
 
 
 class Surroundings:
@@ -26,13 +31,13 @@ class Surroundings:
             self._take(fn, "")
         for getter, what in outside(fn):
             value = getter()
-            self._watch(lambda g=getter: (g(),), what)
+            self._watch(partial(_one, getter), what)
             self._take(value, what)
             if type(value) in (list, tuple, dict, set):
                 members = list(value.values() if type(value) is dict else value)
                 if type(value) is not tuple:
                     self._copies.append((value, value.copy()))
-                    self._watch(lambda v=value: v.values() if type(v) is dict else v, what)
+                    self._watch(value.values if type(value) is dict else value.__iter__, what)
                 for member in members:
                     self._take(member, what)
 

@@ -2,7 +2,8 @@
 
 A `Graph` is what tracing gives and what compiling, exporting, quantising, counting and drawing read. Values have a
 fixed shape and dtype. Everything that is more than a pure function of arrays is a node of its own and stays in order:
-`write` and `update` (memory that is changed in place), `optimizer.step` and `random.*` (draws from the default generator).
+`write` and `update` (memory that is changed in place), `optimizer.step`, and `random.*` (draws from the default
+generator).
 """
 
 from __future__ import annotations

@@ -24,7 +24,16 @@ UFUNCS: dict[str, tuple[str, tuple]] = {
 }  # fmt: skip
 _ONE = {"neg", "exp", "log", "sqrt", "tanh", "sin", "cos", "abs", "square"}
 _NUMPY_UFUNCS = frozenset(
-    (*(name for name, _ in UFUNCS.values()), "divide", "greater", "greater_equal", "less", "less_equal", "equal", "not_equal")
+    (
+        *(name for name, _ in UFUNCS.values()),
+        "divide",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+        "equal",
+        "not_equal",
+    )
 )
 
 

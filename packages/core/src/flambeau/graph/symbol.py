@@ -39,10 +39,12 @@ class Unread:
     __hash__ = None  # type: ignore[assignment]
 
 
-for _name in (
-    "add sub mul truediv floordiv mod pow divmod radd rsub rmul rtruediv rfloordiv rmod rpow rdivmod lt le gt ge eq ne "
-    "neg pos abs int float bool index complex round trunc floor ceil str repr format array"
-).split():
+_READING = (
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "divmod", "radd", "rsub", "rmul", "rtruediv", "rfloordiv",
+    "rmod", "rpow", "rdivmod", "lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "int", "float", "bool", "index",
+    "complex", "round", "trunc", "floor", "ceil", "str", "repr", "format", "array",
+)  # fmt: skip
+for _name in _READING:
     setattr(Unread, f"__{_name}__", Unread._refused)
 
 
