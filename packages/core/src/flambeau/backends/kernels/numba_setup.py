@@ -30,7 +30,10 @@ import numba
 
 from . import _threads
 
-__all__ = ["BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar", "serial"]
+__all__ = [
+    "BLOCK", "accepts", "cache_folder", "elementwise", "flat", "ready", "scalar", "serial", "written",
+    "written_parallel"
+]  # fmt: skip
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
 
@@ -87,6 +90,10 @@ elementwise = _compiler(parallel=True, fastmath=_EXACT, **_COMMON)
 """A parallel kernel whose arithmetic is done as written, but for fused multiply-adds."""
 serial = _compiler(fastmath=_EXACT, **_COMMON)
 """The same on the calling thread alone, for small work or as a part of a parallel kernel."""
+written = _compiler(**_COMMON)
+"""A kernel on the calling thread that rounds after every operation, as NumPy does."""
+written_parallel = _compiler(parallel=True, **_COMMON)
+"""The same on all threads."""
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
