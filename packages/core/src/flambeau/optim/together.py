@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def _c_order(shape: tuple, strides: tuple) -> bool:
 def _overlap(arrays: list[np.ndarray]) -> bool:
     """Whether two of the arrays share memory: then they must be updated one after the other."""
     spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
-    return any(end > start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    return any(end > start for (_, end), (start, _) in pairwise(spans))
 
 
 def make_table(params: list[Tensor], optimizer: Any, group: dict[str, Any], rule: Together) -> Table | None:
