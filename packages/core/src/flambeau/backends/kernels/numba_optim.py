@@ -63,7 +63,8 @@ def _pointer(typing: Any, object_address: Any, position: Any) -> Any:
         address = builder.add(data, builder.mul(args[1], ir.Constant(whole, 4)))
         return builder.inttoptr(address, ir.FloatType().as_pointer())
 
-    return types.CPointer(types.float32)(types.int64, types.int64), generate
+    pointer: Any = types.CPointer  # type: ignore[attr-defined]
+    return pointer(types.float32)(types.int64, types.int64), generate
 
 
 @numba.njit(forceinline=True)
