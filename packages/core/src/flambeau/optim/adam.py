@@ -8,6 +8,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
+from .together import Together
 from .updates import (
     advance,
     average,
@@ -105,6 +106,10 @@ class Adam(Optimizer):
                 work *= scale * correction
                 p -= work
 
+        if not amsgrad:
+            sign = -1 if group["maximize"] else 1
+            numbers = lr, beta1, beta2, float(eps), shrink, float(coupled_decay), sign
+            update.together = Together("adam", ("exp_avg", "exp_avg_sq"), "step", numbers)  # type: ignore[attr-defined]
         return update
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
+from .together import Together
 from .updates import (
     advance,
     average,
@@ -312,4 +313,6 @@ class Lion(Optimizer):
                 p -= work
                 average(m, g, beta2, work)
 
+        numbers = lr, float(beta1), float(beta2), float(1 - lr * weight_decay), -1 if group["maximize"] else 1
+        update.together = Together("lion", ("exp_avg",), None, numbers)  # type: ignore[attr-defined]
         return update

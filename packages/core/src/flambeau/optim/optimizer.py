@@ -15,6 +15,7 @@ from ..nn.hooks import RemovableHandle, add_hook
 from ..nn.module import clear_grad
 from ..nn.state import from_foreign
 from ..tensor import Tensor
+from .together import Tables
 from .updates import check_switches, plain, unplain
 
 required = object()  # as a default in custom optimizers: every group must give the setting
@@ -53,6 +54,7 @@ class Optimizer:
         """What is neither settings nor state."""
         self._step_called = False  # schedules warn when they are stepped first
         self._stepping = False
+        self._tables = Tables()
         for name in _HOOKS:
             setattr(self, name, {})
 
@@ -106,12 +108,16 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        for index, group in enumerate(self.param_groups):
             update = self._rule(group)
             maximize = group.get("maximize", False)
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
+            params = [param for param in group["params"] if param.grad is not None]
+            together = getattr(update, "together", None)
+            if together is not None and params and self._tables.update(index, params, self, group, together):
+                for param in params:
+                    mark_modified(param.array)
+                continue
+            for param in params:
                 array, grad = param.array, param.grad.array
                 if grad.shape != array.shape:
                     shapes = f"{tuple(grad.shape)}, the parameter {tuple(array.shape)}"
@@ -155,7 +161,8 @@ class Optimizer:
     def _rule(self, group: dict[str, Any]) -> Callable[[Any, Any, dict[str, Any]], None]:
         """The function of (parameter array, gradient array, state) that does one update of this group in place.
 
-        It must not change the gradient. The group's settings are read once a step, not once a parameter.
+        It must not change the gradient. The group's settings are read once a step, not once a parameter. An attribute
+        ``together`` of the function names the compiled kernel that does the same for all parameters at once.
         """
         raise NotImplementedError(f"{type(self).__name__} has neither step() nor _rule()")
 
@@ -163,7 +170,8 @@ class Optimizer:
         """Forget all gradients, or with ``set_to_none=False`` fill them with zeros."""
         for group in self.param_groups:
             for param in group["params"]:
-                clear_grad(param, set_to_none)
+                if param.grad is not None:
+                    clear_grad(param, set_to_none)
 
     # -- hooks ---------------------------------------------------------------------------------------------------
 

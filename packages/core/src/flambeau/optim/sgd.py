@@ -7,6 +7,7 @@ from typing import Any
 
 from ..tensor import Tensor
 from .optimizer import Optimizer
+from .together import Together
 from .updates import advance, blocks, check_range, decayed, namespace, new_step, zeros_like
 
 
@@ -73,7 +74,7 @@ class SGD(Optimizer):
             multiply = namespace(param).multiply
             buffer = state.get("momentum_buffer")
             if buffer is None:
-                first = grad.copy()
+                first = grad.copy(order="K")
                 if weight_decay:
                     first += weight_decay * param
                 buffer = state["momentum_buffer"] = Tensor._wrap(first)
@@ -96,7 +97,11 @@ class SGD(Optimizer):
                     multiply(v, lr, out=work)
                     p -= work
 
-        return with_momentum if momentum else plain
+        update = with_momentum if momentum else plain
+        kept = ("momentum_buffer",) if momentum else ()  # the first step makes it
+        numbers = lr, float(weight_decay), -1 if group["maximize"] else 1, momentum, float(share), nesterov
+        update.together = Together("sgd", kept, None, numbers)  # type: ignore[attr-defined]
+        return update
 
 
 class ASGD(Optimizer):

@@ -32,7 +32,7 @@ from . import _threads
 
 __all__ = [
     "BLOCK", "accepts", "cache_folder", "elementwise", "flat", "helper", "inlined_sum", "ready", "reducing",
-    "rows_of_task", "scalar", "serial",
+    "rows_of_task", "scalar", "serial", "written", "written_parallel",
 ]  # fmt: skip
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
@@ -97,6 +97,10 @@ reducing = _compiler(parallel=True, fastmath=_SUMS, **_COMMON)
 """A parallel kernel that adds up in the lanes of vector registers; the order depends on the shapes alone."""
 inlined_sum = numba.njit(error_model="numpy", fastmath=_SUMS, forceinline=True)
 """A function of vectors that such kernels inline."""
+written = _compiler(**_COMMON)
+"""A kernel on the calling thread that rounds after every operation, as NumPy does."""
+written_parallel = _compiler(parallel=True, **_COMMON)
+"""The same on all threads."""
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------

@@ -4,16 +4,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 from ... import backends, ops
+from ...autograd.engine import mark_modified
 from ...tensor import Tensor, as_array
 
 Tensors = Tensor | Iterable[Tensor]
+_WORTH_KERNEL = 1 << 13  # elements of all arrays: fewer are done before Numba has been loaded
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def _gradients(parameters: Tensors) -> list[Tensor]:
     parameters = [parameters] if isinstance(parameters, Tensor) else parameters
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _on_cpu(arrays: list[Any]) -> bool:
+    """Whether all are NumPy arrays of one of the two usual dtypes."""
+    dtype = arrays[0].dtype
+    return dtype in _FLOATS and all([type(array) is np.ndarray and array.dtype is dtype for array in arrays])
+
+
+def _kernel(arrays: list[Any]) -> tuple[Any, Any, Any] | None:
+    """The compiled kernels with their table and tasks for these arrays of `_on_cpu`; None where they do not apply."""
+    if arrays[0].dtype != np.float32 or sum([array.size for array in arrays]) < _WORTH_KERNEL:
+        return None
+    try:
+        from ...backends.kernels import numba_optim, numba_setup
+    except ImportError:  # no Numba
+        return None
+    if not numba_optim.can_run() or not all(a.flags.c_contiguous or numba_setup.flat(a) is not None for a in arrays):
+        return None
+    objects = np.array([id(array) for array in arrays], np.int64)
+    return numba_optim, objects, numba_optim.Tasks([array.size for array in arrays])
+
+
+def _root_of_squares(arrays: list[Any]) -> Any:
+    """The Euclidean norm of all elements of arrays of `_on_cpu`."""
+    kernel = _kernel(arrays)
+    if kernel is not None:
+        kernels, objects, tasks = kernel
+        total = kernels.norm(objects, tasks)
+    else:
+        flat = [array.ravel("K") for array in arrays]
+        total = math.sqrt(sum([float(vector.dot(vector)) for vector in flat]))
+    return np.asarray(total, arrays[0].dtype)
 
 
 def get_total_norm(
@@ -27,13 +65,16 @@ def get_total_norm(
     arrays = [tensor.array for tensor in ([tensors] if isinstance(tensors, Tensor) else tensors)]
     if not arrays:
         return ops.tensor(0.0)
-    xp = backends.of(arrays[0]).xp
     order = float(norm_type)
-    widened = [a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in arrays]
-    norms = xp.stack([xp.linalg.norm(array.reshape(-1), order) for array in widened])
-    total = as_array(xp.linalg.norm(norms, order))
-    if arrays[0].dtype.itemsize == 2:
-        total = total.astype(arrays[0].dtype)
+    if order == 2 and _on_cpu(arrays):
+        total = _root_of_squares(arrays)
+    else:
+        xp = backends.of(arrays[0]).xp
+        widened = [a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in arrays]
+        norms = xp.stack([xp.linalg.norm(array.reshape(-1), order) for array in widened])
+        total = as_array(xp.linalg.norm(norms, order))
+        if arrays[0].dtype.itemsize == 2:
+            total = total.astype(arrays[0].dtype)
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise RuntimeError(
             f"the total norm of order {norm_type} is {float(total)}: some gradient is not finite, so it cannot be "
@@ -46,9 +87,22 @@ def clip_grads_with_norm_(
     parameters: Tensors, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Scale all gradients by max_norm / total_norm where that is below 1, with a norm that is known already."""
+    arrays = [gradient.array for gradient in _gradients(parameters)]
+    if not arrays:
+        return
     scale = (float(max_norm) / (total_norm.array + 1e-6)).clip(max=1.0)
-    for gradient in _gradients(parameters):
-        gradient.array *= scale.astype(gradient.array.dtype)
+    if isinstance(scale, np.generic | np.ndarray) and scale == 1:  # nothing to clip
+        return
+    apart = len({id(array) for array in arrays}) == len(arrays) and all([a.flags.writeable for a in arrays])
+    kernel = _kernel(arrays) if apart and _on_cpu(arrays) else None
+    if kernel is not None:
+        kernels, objects, tasks = kernel
+        kernels.scale(objects, tasks, scale)
+    else:
+        for array in arrays:
+            array *= scale.astype(array.dtype)
+    for array in arrays:
+        mark_modified(array)
 
 
 def clip_grad_norm_(
