@@ -395,6 +395,8 @@ def _plan(arrays, mask, is_causal, dropout_p, seed):
     """What the kernels take, without the scale; None where they do not take it."""
     if not accepts(*arrays) or min(a.size for a in arrays) == 0 or not 0 <= dropout_p < 1:
         return None
+    if mask is not None and mask.ndim > arrays[0].ndim:
+        return None
     if mask is not None and mask.ndim == 3 and arrays[0].ndim == 3:
         mask = mask[:, None]
     arrays = _heads(*arrays)
