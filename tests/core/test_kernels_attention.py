@@ -42,8 +42,7 @@ def arguments(case, kind=None, order="C"):
     lead, length, count, depth, width, causal, p, mask_shape = case
     rng = np.random.default_rng(0)
     q, k, v, g = (
-        layouts(lead, n, d, rng, order)
-        for n, d in ((length, depth), (count, depth), (count, width), (length, width))
+        layouts(lead, n, d, rng, order) for n, d in ((length, depth), (count, depth), (count, width), (length, width))
     )
     mask = None
     if mask_shape is not None:

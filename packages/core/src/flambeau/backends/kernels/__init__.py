@@ -19,8 +19,17 @@ _MODULES = {
 }
 _NUMBA = {
     "numba_attention": ("attention", "attention_grad"),
-    "numba_eltwise": ("_dropout", "gelu", "gelu_grad", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
-                      "softplus_grad"),
+    "numba_eltwise": (
+        "_dropout",
+        "gelu",
+        "gelu_grad",
+        "sigmoid",
+        "silu",
+        "silu_grad",
+        "softplus",
+        "softplus_curvature",
+        "softplus_grad",
+    ),
     "numba_index": ("_add_at",),
 }
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
