@@ -15,7 +15,9 @@ except ImportError as error:
 from flambeau.ops._op import REGISTRY
 
 CASES = [("gelu", 1, ()), ("gelu", 1, ("tanh",)), ("gelu_grad", 2, ()), ("gelu_grad", 2, ("tanh",)),
-         ("silu", 1, ()), ("silu_grad", 2, ()), ("sigmoid", 1, ())]  # fmt: skip
+         ("silu", 1, ()), ("silu_grad", 2, ()), ("sigmoid", 1, ()), ("softplus", 1, ()), ("softplus", 1, (-2.5,)),
+         ("softplus", 1, (1.5, 2.0)), ("softplus_grad", 2, (1.5, 2.0)), ("softplus_curvature", 2, ()),
+         ("softplus_curvature", 2, (1.5, 2.0))]  # fmt: skip
 SPECIAL = [0.0, -0.0, 1e-30, -1e-30, 5.0, -5.0, 20.0, -20.0, 100.0, -100.0, np.inf, -np.inf, np.nan]
 
 
@@ -58,6 +60,17 @@ def test_declines(name, count, settings):
     for shape, dtype in (((0, 3), "f4"), ((5,), "f4"), ((10000,), "f8"), ((10000,), "c8"), ((10000,), ">f4")):
         assert kernel(*[np.ones(shape, dtype)] * count, *settings) is NotImplemented
     assert kernel(*[np.ones((200, 200), "f4")[:, ::2]] * count, *settings) is NotImplemented
+
+
+def test_dropout_is_the_plain_form_to_the_bit():
+    (x,) = inputs(1, (77, 321))
+    op = REGISTRY["_dropout"]
+    for p, seed in ((0.1, 0), (0.5, 2**63 - 1), (0.999, 12345678901234)):
+        for array in (x, x.T):
+            out = numba_eltwise._dropout(array, p, seed)
+            np.testing.assert_array_equal(out, op.forward(np, array, p, seed))
+            assert abs((out == 0).mean() - p) < 0.01
+    assert numba_eltwise._dropout(x.astype("f8"), 0.5, 1) is NotImplemented
 
 
 def test_threads_do_not_change_bits():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -58,6 +59,16 @@ class Generator:
     def integers(self, low: int, high: int, shape: Any, dtype: Any = np.int64) -> np.ndarray:
         """Integers in [low, high)."""
         return np.asarray(self.numpy.integers(low, high, shape, dtype))
+
+    def keeps(self, p: float, shape: tuple) -> np.ndarray:
+        """True with probability 1 - p. Of a large array only the seed is drawn, its bits follow from that."""
+        from .ops import _counter
+
+        size = math.prod(shape)
+        if size < _counter.ROW:
+            return self.uniform(0, 1, shape, np.float32) >= p
+        seed = int(self.integers(0, 2**63, ()))
+        return _counter.keeps(np, seed, -(-size // _counter.ROW), _counter.ROW, p).reshape(-1)[:size].reshape(shape)
 
     def permutation(self, n: int) -> np.ndarray:
         """0 … n - 1 in random order."""

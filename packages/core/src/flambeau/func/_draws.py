@@ -56,7 +56,7 @@ class _Refusing(Generator):
     def uniform(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(_REFUSED)
 
-    normal = integers = permutation = uniform
+    normal = integers = keeps = permutation = uniform
 
 
 class _Different(Generator):
@@ -81,6 +81,9 @@ class _Different(Generator):
 
     def integers(self, low: int, high: int, shape: Any, dtype: Any = np.int64) -> Any:
         return self._marked(self._source.integers(low, high, (self._batch, *_tuple(shape)), dtype))
+
+    def keeps(self, p: float, shape: Any) -> Any:
+        return self._marked(self._source.keeps(p, (self._batch, *_tuple(shape))))
 
     def permutation(self, n: int) -> Any:
         return self._marked(np.stack([self._source.permutation(n) for _ in range(self._batch)]))

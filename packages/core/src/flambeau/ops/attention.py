@@ -170,6 +170,7 @@ def _fused(query: Any, key: Any, value: Any, mask: Any, dropout_p: float) -> boo
     return (
         mode.intercept is None
         and plain
-        and dropout_p < 1
+        and key.shape[-2] > 0
+        and 0 <= dropout_p < 1
         and (mask is None or not getattr(mask, "requires_grad", False))
     )

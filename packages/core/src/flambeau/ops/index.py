@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import backends
 from ._op import method, normalize_dim, op
 from .elementwise import where
 from .logic import cast
@@ -110,7 +111,7 @@ def _write(xp: Any, out: Any, index: Any, values: Any, accumulate: bool) -> None
 
 
 def _rows_of(parts: tuple, values: Any, shape: tuple) -> tuple | None:
-    """(dimension, 1-d integer array) where an index names whole slices of one dimension, with a value for each element."""
+    """(dimension, 1-d integer array) of an index that names whole slices of one dimension, a value for each element."""
     if any(not _is_array(p) and not (isinstance(p, slice) and p == slice(None)) for p in parts):
         return None
     dims = [i for i, p in enumerate(parts) if _is_array(p)]
@@ -132,6 +133,7 @@ def _add_slices_at(values: Any, dim: int, index: Any, shape: tuple, base: Any = 
     """Zeros of `shape`, or `base`, with slices added at positions of `dim`, also where positions repeat."""
     base = None if base is None else base.reshape(_split_at(shape, dim))
     values = values.reshape(_split_at(values.shape, dim))
+    index = backends.of(values).xp.asarray(index)  # may be a host array, which CuPy takes in brackets but not here
     return _add_at.op.run([values, index.reshape(1, -1, 1), shape[dim], base]).reshape(shape)  # type: ignore[attr-defined]
 
 
@@ -143,7 +145,7 @@ def _add_slices_at(values: Any, dim: int, index: Any, shape: tuple, base: Any = 
     ],
     method=False,
 )  # fmt: skip
-def _add_at(xp, source, index, size, base: Array = None):  # noqa: F821
+def _add_at(xp, source, index, size, base: Array = None):  # noqa: F405
     """`source` (p, n, q) added at `index` (p or 1, n, q or 1) to zeros or to a copy of `base` (p, size, q).
 
     The order of the additions is that of n.
@@ -152,7 +154,6 @@ def _add_at(xp, source, index, size, base: Array = None):  # noqa: F821
     out = xp.zeros((outer, size, inner), source.dtype) if base is None else xp.array(base)
     if not index.size or not source.size:
         return out
-    index = xp.asarray(index)  # may be a host array, which CuPy takes in brackets but not in where
     index = xp.where(index < 0, index + size, index)
     if index.shape[0] > 1 or index.shape[2] > 1:
         xp.add.at(out, (xp.arange(outer)[:, None, None], index, xp.arange(inner)), source)

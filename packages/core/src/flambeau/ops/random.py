@@ -211,7 +211,7 @@ def multinomial(
 def _mask(input: Tensor, p: float, shape: tuple, generator: Generator | None) -> Tensor:
     if not 0 <= p <= 1:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    keep = (generator or default_generator()).uniform(0, 1, shape, np.float32) >= p
+    keep = (generator or default_generator()).keeps(p, shape)
     scale = 0.0 if p == 1 else 1 / (1 - p)
     return _placed((keep * np.float32(scale)).astype(input.array.dtype), input.device, False)
 

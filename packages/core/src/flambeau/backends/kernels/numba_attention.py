@@ -167,7 +167,7 @@ def _dot(x, y, count):
 @_inner
 def _blind(mask, at, step, count):
     """Whether a query may look nowhere."""
-    for j in range(count):
+    for j in range(count):  # noqa: SIM110 -- Numba compiles no generator expressions
         if mask[at + j * step] != -_INF:
             return False
     return True
@@ -207,7 +207,7 @@ def _changes(scores, changes, at, count, log, shift, dropping, one, two, limit, 
 # -- whole heads ------------------------------------------------------------------------------------------------------
 @_inner
 def _forward(task, sizes, places, steps, settings, mask, out, logs):
-    batch, heads, length, count, depth, width, causal, masked, low, high, limit, parts = sizes
+    _, heads, length, count, depth, width, causal, masked, low, high, limit, parts = sizes
     dropping = limit > 0
     scale, grown = settings
     line = _up(count, COLUMNS) + COLUMNS  # of scores: no power of two
@@ -249,11 +249,12 @@ def _forward(task, sizes, places, steps, settings, mask, out, logs):
             at = ((b * length + start + r) * heads + h) * width
             _copied(sums, r * wide, factors[r] * grown, out, at, width)
 
+
 @_inner
 def _forward_few(head, sizes, places, steps, settings, mask, out, logs):
     """The same for a few queries and no dropout: each key and value is read once, where it lies."""
-    batch, heads, length, count, depth, width, causal, masked, low, high, limit, parts = sizes
-    scale, grown = settings
+    _, heads, length, count, depth, width, causal, masked = sizes[:8]
+    scale = settings[0]
     b, h = head // heads, head % heads
     scores = np.empty(count, np.float32)
     query = np.empty(depth, np.float32)
@@ -266,9 +267,7 @@ def _forward_few(head, sizes, places, steps, settings, mask, out, logs):
         for j in range(visible):
             scores[j] = _dot(query, _row(places[1] + b * steps[3] + h * steps[4] + j * steps[5], depth), depth)
         mask_at = b * steps[9] + h * steps[10] + i * steps[11]
-        factor, logs[head * length + i] = _weights(
-            scores, 0, visible, visible, masked, mask, mask_at, steps[12]
-        )
+        factor, logs[head * length + i] = _weights(scores, 0, visible, visible, masked, mask, mask_at, steps[12])
         for c in range(width):
             sums[c] = _ZERO
         for j in range(visible):
@@ -279,10 +278,11 @@ def _forward_few(head, sizes, places, steps, settings, mask, out, logs):
         for c in range(width):
             out[at + c] = sums[c] * factor
 
+
 @_inner
 def _backward(head, sizes, places, steps, settings, mask, shifts, logs):
     """places: query, key, value, g, and the gradients of query, key and value."""
-    batch, heads, length, count, depth, width, causal, masked, low, high, limit, parts = sizes
+    _, heads, length, count, depth, width, causal, masked, low, high, limit = sizes[:11]
     dropping = limit > 0
     scale, grown = settings
     line = _up(count, COLUMNS) + COLUMNS
@@ -339,6 +339,7 @@ def _backward(head, sizes, places, steps, settings, mask, shifts, logs):
         _written(value_grad, j * wide, _ONE, width,
                   places[6] + b * steps[22] + h * steps[23] + j * steps[24])  # fmt: skip
 
+
 @elementwise
 def _forward_heads(sizes, places, steps, settings, mask, out, logs):
     for task in prange(sizes[0] * sizes[1] * sizes[11]):
@@ -394,6 +395,8 @@ def _additive(mask, shape):
 def _plan(arrays, mask, is_causal, dropout_p, seed):
     """What the kernels take, without the scale; None where they do not take it."""
     if not accepts(*arrays) or min(a.size for a in arrays) == 0 or not 0 <= dropout_p < 1:
+        return None
+    if mask is not None and mask.ndim > arrays[0].ndim:
         return None
     if mask is not None and mask.ndim == 3 and arrays[0].ndim == 3:
         mask = mask[:, None]

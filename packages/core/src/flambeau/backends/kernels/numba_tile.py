@@ -83,7 +83,9 @@ def tile(
             phi.add_incoming(value, start)
             sums.append(phi)
         b_row = builder.gep(b_first, [builder.mul(k, b_step)])
-        columns = [load(builder.gep(b_row, [ir.Constant(ir.IntType(64), j * _WIDTH)])) for j in range(COLUMNS // _WIDTH)]
+        columns = [
+            load(builder.gep(b_row, [ir.Constant(ir.IntType(64), j * _WIDTH)])) for j in range(COLUMNS // _WIDTH)
+        ]
         offset = builder.mul(k, a_step)
         after = []
         fma = cgutils.get_or_insert_function(
