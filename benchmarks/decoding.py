@@ -115,7 +115,9 @@ def perplexity(options):
         base = base or found["perplexity"]
         name = f"{weights}, groups of {group}" if weights == "int4" else weights
         change = found["perplexity"] / base - 1
-        print(f"{name:20s} perplexity {found['perplexity']:.5f} ({change:+.3%}), {math.log(found['perplexity']):.5f} nats")
+        print(
+            f"{name:20s} perplexity {found['perplexity']:.5f} ({change:+.3%}), {math.log(found['perplexity']):.5f} nats"
+        )
 
 
 def main():

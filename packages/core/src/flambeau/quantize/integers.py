@@ -90,8 +90,6 @@ def rows_of(weight: Tensor, scale: Tensor, ids: Tensor, features: int, group: in
     flat = ids.reshape(-1)
     chosen, scales = weight[flat], scale[flat]
     rows = (
-        ops.dequantize_int8(chosen, scales)
-        if group is None
-        else ops.dequantize_int4(chosen, scales, features, group)
+        ops.dequantize_int8(chosen, scales) if group is None else ops.dequantize_int4(chosen, scales, features, group)
     )
     return rows.reshape(*ids.shape, features)

@@ -164,9 +164,7 @@ def dot_int4(rows: int, halves: bool) -> Any:
                 number = b.add(args[11], i)
                 zero = _load(b, zeros, b.mul(number, _I64(8)), _INTS, 4)
                 products = [zero] * rows
-                packed = [
-                    _load(b, w, b.add(f, b.mul(i, _I64(BLOCK // 2))), _SHORTS, 1) for f in firsts
-                ]
+                packed = [_load(b, w, b.add(f, b.mul(i, _I64(BLOCK // 2))), _SHORTS, 1) for f in firsts]
                 for n in range(4):
                     values = _load(b, x, b.add(args[8], b.add(b.mul(i, _I64(BLOCK)), _I64(16 * n))), _SHORTS, 2)
                     for r in range(rows):

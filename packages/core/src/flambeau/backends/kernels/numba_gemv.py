@@ -38,13 +38,15 @@ def _linear(w, x, bias, biased, rows, out):
 
 
 def linear(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    """input @ weight.T + bias for at most eight vectors; sums run over eight numbers at a time, whoever computes them."""
+    """input @ weight.T + bias for at most eight vectors."""
     k = weight.shape[-1]
     if weight.size < _FEWEST or k < 16 or input.size > MOST_VECTORS * k or weight.ndim != 2 or input.shape[-1:] != (k,):
         return NotImplemented
     if not (input.size and input.flags.c_contiguous and weight.flags.c_contiguous):
         return NotImplemented
-    if not (accepts(input, weight) if bias is None else accepts(input, weight, bias) and bias.shape == weight.shape[:1]):
+    if not (
+        accepts(input, weight) if bias is None else accepts(input, weight, bias) and bias.shape == weight.shape[:1]
+    ):
         return NotImplemented
     vectors = input.reshape(-1, k)
     out = np.empty((len(vectors), len(weight)), np.float32)

@@ -107,7 +107,9 @@ def _linear_int4(w, scale, shift, x, bits, bias, biased, rows, out):
                             w, a, up, scale, g, over, _long(0), q, at, zeros, scales, block, _long(blocks)
                         )
                     else:
-                        sums = _int4_4(w, a, up, scale, g, over, _long(shift), q, at, zeros, scales, block, _long(blocks))
+                        sums = _int4_4(
+                            w, a, up, scale, g, over, _long(shift), q, at, zeros, scales, block, _long(blocks)
+                        )
                     for i in range(4):
                         out[m, r + i * far] = sums[i]
             for r in range(first + 4 * far, last):
@@ -147,9 +149,7 @@ def _run(code, input, weight, scale, bias, *options):
     return out.reshape(input.shape[:-1] + weight.shape[:1])
 
 
-def linear_int8(
-    input: np.ndarray, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray | None = None
-) -> np.ndarray:
+def linear_int8(input: np.ndarray, weight: np.ndarray, scale: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """(input @ weight.T) * scale + bias, the weights int8."""
     if weight.size < _FEWEST or weight.dtype != _INT8 or input.shape[-1:] != weight.shape[1:]:
         return NotImplemented
