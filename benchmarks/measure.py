@@ -81,7 +81,7 @@ class Worker:
         )
 
     def ask(self, *command: str, limit: float | None = None) -> Any:
-        """The answer; RuntimeError if the process ends instead, or is silent for `limit` seconds (it is killed then)."""
+        """The answer; RuntimeError if the process ends instead, or is silent for `limit` seconds (and is killed)."""
         assert self.process.stdin and self.process.stdout
         try:
             self.process.stdin.write(json.dumps(command) + "\n")

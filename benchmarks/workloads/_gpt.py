@@ -4,23 +4,54 @@
 class Cache:
     """Keys and values of all layers in buffers for `capacity` tokens: written in place, read as views."""
 
-    def __init__(self, capacity: int):
-        self.capacity, self.length, self.buffers = capacity, 0, {}
+    def __init__(self, torch, capacity: int):
+        self.torch, self.capacity, self.buffers, self.lengths = torch, capacity, {}, {0: 0}
 
-    def extend(self, torch, layer: int, key, value):
+    def attend(self, layer: int, qkv, heads: int):
+        torch, (q, k, v) = self.torch, split(qkv, heads)
+        batch, _, count, width = q.shape
         if layer not in self.buffers:
-            shape = (*key.shape[:2], self.capacity, key.shape[3])
-            self.buffers[layer] = [torch.empty(shape, device=key.device) for _ in range(2)]
-        stop = self.length + key.shape[2]
-        for buffer, new in zip(self.buffers[layer], (key, value), strict=True):
-            buffer[:, :, self.length : stop] = new
-        return [buffer[:, :, :stop] for buffer in self.buffers[layer]]
+            shape = (batch, heads, self.capacity, width)
+            self.buffers[layer] = [torch.empty(shape, device=qkv.device) for _ in range(2)]
+        start = self.lengths.get(layer, 0)
+        stop = self.lengths[layer] = start + count
+        for buffer, new in zip(self.buffers[layer], (k, v), strict=True):
+            buffer[:, :, start:stop] = new
+        k, v = (buffer[:, :, :stop] for buffer in self.buffers[layer])
+        return attend(torch, q, k, v)
+
+    @property
+    def length(self) -> int:
+        return self.lengths[max(self.lengths)]
+
+    def truncate(self, length: int):
+        self.lengths = dict.fromkeys(self.lengths, length)
+
+
+def new_cache(torch, layers: int, capacity: int):
+    """The library's own, where it has one: PyTorch leaves it to its users."""
+    if torch.__name__ == "flambeau":
+        from flambeau_nlp.cache import KVCache
+
+        return KVCache(layers, capacity)
+    return Cache(torch, capacity)
+
+
+def split(qkv, heads: int):
+    batch, count, width = qkv.shape
+    width //= 3
+    return [part.view(batch, count, heads, width // heads).transpose(1, 2) for part in qkv.split(width, dim=2)]
+
+
+def attend(torch, q, k, v):
+    batch, heads, count, width = q.shape
+    y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=count > 1)  # one new token sees everything
+    return y.transpose(1, 2).reshape(batch, count, heads * width)
 
 
 def gpt(torch, vocabulary: int, length: int, layers: int, width: int, heads: int):
     """`model(tokens, cache=None, last=False)` gives logits; a `cache` is read and extended."""
     nn = torch.nn
-    attend = nn.functional.scaled_dot_product_attention
 
     class Block(nn.Module):
         def __init__(self):
@@ -34,15 +65,9 @@ def gpt(torch, vocabulary: int, length: int, layers: int, width: int, heads: int
             )
 
         def forward(self, x, cache, layer):
-            batch, count, _ = x.shape
-            q, k, v = (
-                part.view(batch, count, heads, width // heads).transpose(1, 2)
-                for part in self.qkv(self.ln_1(x)).split(width, dim=2)
-            )
-            if cache is not None:
-                k, v = cache.extend(torch, layer, k, v)
-            y = attend(q, k, v, is_causal=count > 1)  # with a past there is one new token: it sees everything
-            x = x + self.proj(y.transpose(1, 2).reshape(batch, count, width))
+            qkv = self.qkv(self.ln_1(x))
+            y = attend(torch, *split(qkv, heads)) if cache is None else cache.attend(layer, qkv, heads)
+            x = x + self.proj(y)
             return x + self.mlp(self.ln_2(x))
 
     class GPT(nn.Module):
@@ -59,8 +84,6 @@ def gpt(torch, vocabulary: int, length: int, layers: int, width: int, heads: int
             x = self.wte(tokens) + self.wpe(positions)
             for layer, block in enumerate(self.blocks):
                 x = block(x, cache, layer)
-            if cache is not None:
-                cache.length += tokens.shape[1]
             if last:
                 x = x[:, -1:]
             if hasattr(self.wte, "unembed"):  # quantized

@@ -4,7 +4,7 @@ In float32, and in this library with int8 and int4 weights as well: the peer wri
 """
 
 from ._common import integers, set_weights
-from ._gpt import Cache, gpt2
+from ._gpt import gpt2, new_cache
 
 ITEMS = (8, "tokens")
 PROMPT = 64
@@ -20,12 +20,12 @@ def writer(torch, model, weights, device):
     if weights != "float32" and hasattr(torch, "quantize"):
         model = quantized(torch, model, weights, device)
     prompt = torch.from_numpy(integers(50257, 1, PROMPT)).to(device)
-    cache = Cache(PROMPT + ITEMS[0])
+    cache = new_cache(torch, 12, PROMPT + ITEMS[0])
     with torch.inference_mode():
         first = model(prompt, cache=cache, last=True).argmax(-1)
 
     def step():
-        cache.length = PROMPT
+        cache.truncate(PROMPT)
         token, logits = first, []
         with torch.inference_mode():
             for _ in range(ITEMS[0]):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import flambeau.nn.functional as F
 from flambeau import Tensor, backends
+
+NO_GRADIENTS = "a cache holds no gradients: call the model inside flambeau.inference_mode()"
 
 
 class KVCache:
@@ -42,23 +46,56 @@ class KVCache:
             RuntimeError: a gradient would be lost.
         """
         if key.requires_grad or value.requires_grad:
-            raise RuntimeError("a cache holds no gradients: call the model inside flambeau.inference_mode()")
-        k, v = key.array, value.array
+            raise RuntimeError(NO_GRADIENTS)
+        keys, values = self._write(layer, key.array, value.array)
+        return Tensor._wrap(keys), Tensor._wrap(values)
+
+    def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
+        """Causal self-attention of new tokens over themselves and all that the cache holds: (batch, tokens, width).
+
+        Args:
+            qkv: queries, keys and values of the new tokens side by side, (batch, tokens, 3 * width).
+            heads: they divide the width among them.
+
+        Raises:
+            ValueError: the cache holds tokens and there is more than one new one, or the shapes do not fit.
+            RuntimeError: a gradient would be lost.
+        """
+        if qkv.requires_grad:
+            raise RuntimeError(NO_GRADIENTS)
+        batch, tokens, width = qkv.shape
+        if self._lengths[layer] and tokens != 1:
+            raise ValueError(f"a cache that holds tokens takes one at a time, not {tokens}")
+        q, k, v = qkv.array.reshape(batch, tokens, 3, heads, width // (3 * heads)).transpose(2, 0, 3, 1, 4)
+        keys, values = self._write(layer, k, v)
+        if tokens == 1 and q.dtype.kind == "f":  # on arrays, as each call of an op would take as long as its work
+            xp = backends.of(q).xp
+            scores = xp.matmul(keys, q.swapaxes(2, 3) * q.dtype.type(1 / math.sqrt(q.shape[3])))
+            scores -= scores.max(2, keepdims=True)
+            xp.exp(scores, out=scores)
+            scores /= scores.sum(2, keepdims=True)
+            return Tensor._wrap(xp.matmul(scores.swapaxes(2, 3), values).reshape(batch, 1, width // 3))
+        q, k, v = (Tensor._wrap(part) for part in (q, keys, values))
+        found = F.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1)
+        return found.transpose(1, 2).reshape(batch, tokens, width // 3)
+
+    def _write(self, layer: int, k: Any, v: Any) -> tuple[Any, Any]:
+        """All keys and values of a layer, after these are written behind them."""
         start = self._lengths[layer]
-        stop = start + k.shape[-2]
+        stop = start + k.shape[2]
         buffer = self._buffer
         if buffer is None or buffer.shape[4] < stop or buffer.shape[2:4] != k.shape[:2]:
             buffer = self._make_room(k, stop)
         if k.shape != v.shape or k.dtype != buffer.dtype or k.shape[3] != buffer.shape[5]:
             raise ValueError(
-                f"keys {tuple(k.shape)} of {key.dtype} and values {tuple(v.shape)} do not fit a cache of "
-                f"{tuple(buffer.shape[2:4])} heads of {buffer.shape[5]}"
+                f"keys {tuple(k.shape)} and values {tuple(v.shape)} of {k.dtype} do not fit a cache of "
+                f"{buffer.shape[3]} heads of {buffer.shape[5]} of {buffer.dtype}"
             )
-        keys, values = buffer[layer]
-        keys[:, :, start:stop] = k
-        values[:, :, start:stop] = v
+        keys, values = buffer[layer, 0, :, :, :stop], buffer[layer, 1, :, :, :stop]
+        keys[:, :, start:] = k
+        values[:, :, start:] = v
         self._lengths[layer] = stop
-        return Tensor._wrap(keys[:, :, :stop]), Tensor._wrap(values[:, :, :stop])
+        return keys, values
 
     def truncate(self, length: int) -> None:
         """Forget all but the first tokens.

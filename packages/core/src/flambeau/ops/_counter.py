@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["bits", "keeps", "threshold"]
+__all__ = ["ROW", "bits", "keeps", "threshold"]
+
+ROW = 1 << 13  # numbers of a row where the shape does not say
 
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B
 

@@ -142,7 +142,7 @@ def celu(input: Any, alpha: float = 1.0) -> Any:
 
 
 @op(
-    vjp=dict(input=lambda g, input, beta, threshold: where(input * beta > threshold, g, g * sigmoid(input * beta))),
+    vjp=dict(input=lambda g, input, beta, threshold: softplus_grad(g, input, beta, threshold)),
     samples=lambda t: [(t(3, 4),), (t(3, 4), 2.0)],
     ref=lambda x, b=1.0: np.log(1 + np.exp(b * x)) / b,
     method=False,
@@ -152,6 +152,29 @@ def softplus(xp, input, beta=1.0, threshold=20.0):
     scaled = input * beta
     soft = (xp.maximum(scaled, 0) + xp.log1p(xp.exp(-xp.abs(scaled)))) / beta
     return xp.where(scaled > threshold, input, soft).astype(input.dtype)
+
+
+@op(
+    vjp=dict(
+        g=lambda h, input, beta, threshold: softplus_grad(h, input, beta, threshold),
+        input=lambda h, g, input, beta, threshold: softplus_curvature(h * g, input, beta, threshold),
+    ),
+    samples=lambda t: [(t(3, 4), t(3, 4)), (t(3, 4), t(3, 4), 2.0)],
+    ref=lambda g, x, b=1.0: g / (1 + np.exp(-b * x)),
+    method=False,
+)
+def softplus_grad(xp, g, input, beta=1.0, threshold=20.0):
+    """The gradient of softplus for the cotangent `g`."""
+    scaled = input * beta
+    return xp.where(scaled > threshold, g, g * _sigmoid(xp, scaled)).astype(input.dtype, copy=False)
+
+
+@composite(samples=lambda t: [(t(3, 4), t(3, 4)), (t(3, 4), t(3, 4), 2.0)], method=False)
+def softplus_curvature(g, input, beta=1.0, threshold=20.0):
+    """`g` times the second derivative of softplus."""
+    scaled = input * beta
+    s = sigmoid(scaled)
+    return where(scaled > threshold, 0.0, g * (s * (1 - s) * beta))
 
 
 def mish(input: Any) -> Any:

@@ -62,7 +62,7 @@ def _weights(query: Any, key: Any, mask: Any, is_causal: bool, scale: float) -> 
     },
     samples=lambda t: [
         (t(2, 3, 4), t(2, 5, 4), t(2, 5, 3), t(3, 5, dtype="bool"), False, 0.5),
-        (t(2, 3, 4), t(2, 5, 4), t(2, 5, 3), t(2, 1, 5, grad=False), False, 0.5),
+        (t(2, 3, 4), t(2, 5, 4), t(2, 5, 3), t(2, 1, 5), False, 0.5),
         (t(1, 2, 4, 3), t(1, 2, 3, 3), t(1, 2, 3, 2), None, True, 0.7, 0.25, 7),
     ],
     promote="same",

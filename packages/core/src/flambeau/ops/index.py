@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,10 @@ def getitem(xp, input, index):
 )
 def place(xp, g, index, shape):
     """Zeros of `shape` with `g` added at `index`: the gradient of getitem."""
+    index = _plain(index)
+    rows = _rows_of(_parts(index), g, shape)
+    if rows is not None and g.dtype.kind != "b":
+        return _add_slices_at(g, *rows, shape)
     out = xp.zeros(shape, g.dtype)
     _write(xp, out, index, g, True)
     return out
@@ -98,35 +103,67 @@ def _write(xp: Any, out: Any, index: Any, values: Any, accumulate: bool) -> None
         out[rest] = values
     elif all(_is_mask(p) for p in arrays):
         out[rest] = out[rest] + values  # masks hit every element once
-    elif len(arrays) == 1 and out.dtype.kind != "b" and _is_rows(parts, values, out):
-        dim = next(i for i, p in enumerate(parts) if _is_array(p))
-        _add_rows(xp, xp.moveaxis(out, dim, 0), parts[dim], xp.moveaxis(values, dim, 0))
+    elif out.dtype.kind != "b" and (rows := _rows_of(parts, values, out.shape)) is not None:
+        out[...] = _add_slices_at(values, *rows, out.shape, out)
     else:
         xp.add.at(out, rest, values)
 
 
-def _is_rows(parts: tuple, values: Any, out: Any) -> bool:
-    """Whether an index names whole slices of one dimension by a 1-d integer array, with a value for each element."""
+def _rows_of(parts: tuple, values: Any, shape: tuple) -> tuple | None:
+    """(dimension, 1-d integer array) where an index names whole slices of one dimension, with a value for each element."""
+    if any(not _is_array(p) and not (isinstance(p, slice) and p == slice(None)) for p in parts):
+        return None
     dims = [i for i, p in enumerate(parts) if _is_array(p)]
-    index = parts[dims[0]]
-    return (
-        getattr(index, "ndim", 0) == 1
-        and index.dtype != bool
-        and all(i in dims or (isinstance(p, slice) and p == slice(None)) for i, p in enumerate(parts))
-        and getattr(values, "shape", None) == (*out.shape[: dims[0]], len(index), *out.shape[dims[0] + 1 :])
-    )
+    if len(dims) != 1:
+        return None
+    dim, index = dims[0], parts[dims[0]]
+    if getattr(index, "ndim", 0) != 1 or index.dtype.kind not in "iu":
+        return None
+    fits = getattr(values, "shape", None) == (*shape[:dim], len(index), *shape[dim + 1 :])
+    return (dim, index) if fits else None
 
 
-def _add_rows(xp: Any, out: Any, index: Any, rows: Any) -> None:
-    """out[index] += rows, with repeats, sorted by target and summed in runs: much faster than one by one."""
-    if index.size == 0:
-        return
+def _split_at(shape: tuple, dim: int) -> tuple:
+    """A shape as (what lies before `dim`, `dim`, what lies behind it)."""
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
+
+
+def _add_slices_at(values: Any, dim: int, index: Any, shape: tuple, base: Any = None) -> Any:
+    """Zeros of `shape`, or `base`, with slices added at positions of `dim`, also where positions repeat."""
+    base = None if base is None else base.reshape(_split_at(shape, dim))
+    values = values.reshape(_split_at(values.shape, dim))
+    return _add_at.op.run([values, index.reshape(1, -1, 1), shape[dim], base]).reshape(shape)  # type: ignore[attr-defined]
+
+
+@op(
+    samples=lambda t: [
+        (t(1, 5, 3), t(1, 5, 1, low=0, high=4, dtype="int64"), 4),
+        (t(2, 5, 3), t(1, 5, 1, low=-4, high=4, dtype="int64"), 4, t(2, 4, 3)),
+        (t(2, 5, 3), t(2, 5, 3, low=0, high=4, dtype="int64"), 4),
+    ],
+    method=False,
+)  # fmt: skip
+def _add_at(xp, source, index, size, base: Array = None):  # noqa: F821
+    """`source` (p, n, q) added at `index` (p or 1, n, q or 1) to zeros or to a copy of `base` (p, size, q).
+
+    The order of the additions is that of n.
+    """
+    outer, _, inner = source.shape
+    out = xp.zeros((outer, size, inner), source.dtype) if base is None else xp.array(base)
+    if not index.size or not source.size:
+        return out
     index = xp.asarray(index)  # may be a host array, which CuPy takes in brackets but not in where
-    index = xp.where(index < 0, index + out.shape[0], index)
+    index = xp.where(index < 0, index + size, index)
+    if index.shape[0] > 1 or index.shape[2] > 1:
+        xp.add.at(out, (xp.arange(outer)[:, None, None], index, xp.arange(inner)), source)
+        return out
+    # Sorted by target and summed in runs: much faster than one by one.
+    index = index.reshape(-1)
     order = xp.argsort(index, kind="stable")
-    index, rows = index[order], rows[order]
+    index, source = index[order], source[:, order]
     starts = xp.flatnonzero(xp.concatenate([xp.ones(1, bool), index[1:] != index[:-1]]))
-    out[index[starts]] += xp.add.reduceat(rows, starts, 0)
+    out[:, index[starts]] += xp.add.reduceat(source, starts, 1)
+    return out
 
 
 @op(
@@ -189,6 +226,18 @@ def gather(xp, input, dim, index, sparse_grad=False):
     return source[_grid(xp, places, dim)].reshape(index.shape)
 
 
+def _add_along(xp: Any, target: Any, dim: int, index: Any, source: Any) -> Any:
+    """`target` with `source` added at `index` along `dim`; it may be changed."""
+    shape = target.shape
+    if index.shape[:dim] + index.shape[dim + 1 :] != shape[:dim] + shape[dim + 1 :] or target.dtype.kind not in "fc":
+        xp.add.at(target, _grid(xp, index, dim), source)
+        return target
+    parts = _split_at(index.shape, dim)
+    source = xp.broadcast_to(source, index.shape).reshape(parts)
+    base = target.reshape(_split_at(shape, dim))
+    return _add_at.op.run([source, index.reshape(parts), shape[dim], base]).reshape(shape)  # type: ignore[attr-defined]
+
+
 @op(
     vjp=dict(g=lambda g, dim, index: gather(g, dim, index)),
     samples=lambda t: [(t(3, 2), (3, 4), 1, t(3, 2, low=0, high=4, dtype="int64"))],
@@ -203,9 +252,8 @@ def scatter_add_zeros(xp, g, shape, dim, index):
     target, g, index = _at_least_1d(out, g, index)
     if index.shape[dim] == 1:
         target[_grid(xp, index, dim)] = g  # every target is hit once: no need to add one by one
-    else:
-        xp.add.at(target, _grid(xp, index, dim), g)
-    return out
+        return out
+    return _add_along(xp, target, dim, index, g).reshape(shape)
 
 
 @op(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ._op import op
-from .index import _add_rows
+from .index import _add_slices_at
 from .logic import cast
 from .shape import unsqueeze
 
@@ -57,11 +57,9 @@ def embedding_grad(xp, g, index, shape, padding_idx=None, scale_grad_by_freq=Fal
     if padding_idx is not None:
         keep = index != padding_idx % shape[0]
         rows, index = rows[keep], index[keep]
-    out = xp.zeros(shape, g.dtype)
     if scale_grad_by_freq:
         rows = rows / _frequencies(xp, index, shape[0]).astype(g.dtype)[:, None]
-    _add_rows(xp, out, index, rows)  # always in the same order
-    return out
+    return _add_slices_at(rows, 0, index, shape)  # always in the same order
 
 
 def _frequencies(xp, index, size):

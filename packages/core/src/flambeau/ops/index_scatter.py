@@ -9,7 +9,7 @@ import numpy as np
 from .. import backends
 from ._op import method, normalize_dim, op
 from .elementwise import where
-from .index import _at_least_1d, _check_index, _grid, gather, index_put
+from .index import _add_along, _at_least_1d, _check_index, _grid, gather, index_put
 from .logic import cast, conj, eq
 from .shape import expand, pad_constant, reshape
 
@@ -70,9 +70,13 @@ def scatter_src(xp, input, dim, index, src):
 def scatter_add(xp, input, dim, index, src):
     """A copy with `src` added at `index` along `dim`."""
     out, target, places, src = _targets(xp, input, dim, index, src, "scatter_add")
-    if places is not None:
+    if places is None:
+        return out
+    dim = normalize_dim(dim, target.ndim)
+    if getattr(src, "dtype", None) != target.dtype:
         xp.add.at(target, places, src)
-    return out
+        return out
+    return _add_along(xp, target, dim, places[dim], src).reshape(out.shape)
 
 
 @method()

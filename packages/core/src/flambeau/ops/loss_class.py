@@ -66,7 +66,7 @@ def _reference(x, target, ignore_index=-100, smoothing=0.0):
 def class_cross_entropy(xp, input, target, ignore_index=-100, smoothing=0.0):
     """Cross-entropy of softmax(input) for class indices, without the softmax as a whole.
 
-    Returns (loss of each target, 1 for each target that counts and 0 for `ignore_index`, the largest input over the
+    Returns (loss of each target, whether it counts, that is, does not say `ignore_index`, the largest input over the
     classes, the logarithm of the sum of exp(input - largest)); the last two keep a class dimension of size 1.
     """
     dim = _class_dim(input)
@@ -79,7 +79,7 @@ def class_cross_entropy(xp, input, target, ignore_index=-100, smoothing=0.0):
     if smoothing:
         losses = losses * (1 - smoothing) + (log - xp.mean(shifted, dim, keepdims=True)) * smoothing
     losses = xp.where(keep, losses.reshape(target.shape), 0).astype(input.dtype, copy=False)
-    return losses, keep.astype(input.dtype), top, log
+    return losses, keep, top, log
 
 
 def _class_cross_entropy_vjp(g, input, target, top, log, ignore_index, smoothing):
@@ -158,7 +158,7 @@ def _weight_of(weight: Any, target: Any, classes: int) -> Any:
 
 
 def _fused(input: Any, target: Any, weight: Any, ignore_index: int, label_smoothing: float) -> tuple | None:
-    """(losses, weight of each target) in one op; None where it does not apply."""
+    """(losses, weight of each target, or whether it counts) in one op; None where it does not apply."""
     dtype = getattr(input, "array", input).dtype
     if dtype.kind != "f" or dtype.itemsize < 4 or not input.shape[_class_dim(input)]:
         return None  # 16-bit log-probabilities are rounded before they are picked, as in PyTorch
@@ -168,7 +168,8 @@ def _fused(input: Any, target: Any, weight: Any, ignore_index: int, label_smooth
     losses, counts, _, _ = class_cross_entropy(input, target, ignore_index, label_smoothing)
     if weight is None:
         return losses, counts
-    weights = counts * _weight_of(weight, where(target != ignore_index, target, 0), input.shape[_class_dim(input)])
+    safe = where(counts, target, 0)
+    weights = cast(counts, "like", input) * _weight_of(weight, safe, input.shape[_class_dim(input)])
     return where(weights != 0, losses, 0.0) * weights, weights
 
 

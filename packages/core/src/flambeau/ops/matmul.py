@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ._half import widened
 from ._op import method, op
 from .activation import gelu, gelu_grad, relu, relu_grad, silu, silu_grad
 from .logic import conj
@@ -14,10 +15,9 @@ from .reduce import sum
 from .shape import reshape, squeeze, transpose, unsqueeze
 
 
-def _product(xp: Any, a: Any, b: Any) -> Any:
-    """xp.matmul, in the dtype of its arguments: NumPy gives float32 for bfloat16."""
-    out = xp.matmul(a, b)
-    return out.astype(a.dtype) if a.dtype == b.dtype != out.dtype else out
+def _half(xp: Any, a: Any) -> bool:
+    """Whether products go through float32: NumPy has slow ones of 16-bit floats, which round each sum."""
+    return xp is np and a.dtype.itemsize == 2 and a.dtype.kind in "fV"
 
 
 def _swap(x: Any) -> Any:
@@ -42,11 +42,13 @@ def matmul(xp, input, other):
         raise RuntimeError("matmul needs tensors with at least one dimension each; use * for scalars")
     if input.shape[-1] != other.shape[-2 if other.ndim > 1 else 0]:
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({_by(input)} and {_by(other)})")
+    if _half(xp, input):
+        return matmul(widened(input), widened(other)).astype(input.dtype)
     if input.ndim > 2 and other.ndim == 2:
         # One large product instead of many small ones.
-        out = _product(xp, input.reshape(math.prod(input.shape[:-1]), input.shape[-1]), other)
+        out = xp.matmul(input.reshape(math.prod(input.shape[:-1]), input.shape[-1]), other)
         return out.reshape(input.shape[:-1] + other.shape[1:])
-    return _product(xp, input, other)
+    return xp.matmul(input, other)
 
 
 def _by(a: Any) -> str:
@@ -100,7 +102,9 @@ def linear(xp, input, weight, bias=None):
         raise RuntimeError(
             f"the last dimension of the input ({_by(input)}) must be {weight.shape[-1]}, the layer's in_features"
         )
-    out = _product(xp, input.reshape(math.prod(input.shape[:-1]), input.shape[-1]), weight.T)
+    if _half(xp, input):
+        return linear(widened(input), widened(weight), None if bias is None else widened(bias)).astype(input.dtype)
+    out = xp.matmul(input.reshape(math.prod(input.shape[:-1]), input.shape[-1]), weight.T)
     if bias is not None:
         out += bias
     return out.reshape(input.shape[:-1] + weight.shape[:1])
@@ -200,6 +204,8 @@ def _added(input: Any, product: Any, beta: float, alpha: float) -> Any:
 @method()
 def addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * input + alpha * mat1 @ mat2."""
+    if beta == alpha == 1 and input.ndim == 1 and mat1.ndim == mat2.ndim == 2 and input.shape == mat2.shape[1:]:
+        return linear(mat1, transpose(mat2, 0, 1), input)  # the sum in the product's own pass
     return _added(input, matmul(mat1, mat2), beta, alpha)
 
 

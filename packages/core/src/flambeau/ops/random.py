@@ -9,9 +9,11 @@ import ml_dtypes
 import numpy as np
 
 from .. import backends, dtypes
+from ..autograd.modes import mode
 from ..random import Generator, default_generator
 from ..tensor import Tensor
-from ._op import method
+from ._counter import ROW, keeps
+from ._op import method, op
 from .create import _check_layout, _placed, _size, _sized
 
 
@@ -218,7 +220,24 @@ def dropout(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, *, generator: Generator | None = None
 ) -> Tensor:
     """Elements set to 0 with probability p, the others scaled by 1 / (1 - p) (Srivastava et al. 2014)."""
-    return input * _mask(input, p, tuple(input.shape), generator) if training and p else input
+    if not training or not p:
+        return input
+    source = generator or default_generator()
+    if mode.intercept is None and input.numel() >= ROW and 0 < p < 1 and input.is_floating_point():
+        return _dropout(input, float(p), int(source.integers(0, 2**63, ())))
+    return input * _mask(input, p, tuple(input.shape), generator)
+
+
+@op(
+    vjp=dict(input=lambda g, p, seed: _dropout(g, p, seed)),
+    samples=lambda t: [(t(3, 4), 0.3, 5)],
+    method=False,
+)
+def _dropout(xp, input, p, seed):
+    """Dropout of the elements that `seed` chooses. The gradient chooses them again: nothing is kept for it."""
+    rows = -(-input.size // ROW)
+    keep = keeps(xp, seed, rows, ROW if rows > 1 else input.size, p).reshape(-1)[: input.size]
+    return input * (keep.reshape(input.shape) * np.float32(1 / (1 - p))).astype(input.dtype)
 
 
 def feature_dropout(

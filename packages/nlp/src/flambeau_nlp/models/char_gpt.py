@@ -65,14 +65,17 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, layer: int = 0) -> Tensor:
-        batch, length, width = x.shape
-        qkv = self.qkv(self.norm1(x)).reshape(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=length > 1)
-        x = x + self.dropout(self.proj(attended.transpose(1, 2).reshape(batch, length, width)))
+        qkv = self.qkv(self.norm1(x))
+        attended = self._attend(qkv) if cache is None else cache.attend(layer, qkv, self.heads)
+        x = x + self.dropout(self.proj(attended))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm2(x)))))
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        batch, length, width = qkv.shape
+        parts = qkv.reshape(batch, length, 3, self.heads, width // (3 * self.heads)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in parts)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return attended.transpose(1, 2).reshape(batch, length, width // 3)
 
 
 class CharGPT(nn.Module):

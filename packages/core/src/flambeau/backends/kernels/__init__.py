@@ -18,7 +18,11 @@ _MODULES = {
 _LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load their library themselves
 _NUMBA = {
     "numba_attention": ("attention", "attention_grad"),
-    "numba_eltwise": ("gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"),
+    "numba_eltwise": (
+        "_dropout", "gelu", "gelu_grad", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
+        "softplus_grad",
+    ),
+    "numba_index": ("_add_at",),
     "numba_loss": ("class_cross_entropy", "class_cross_entropy_grad"),
     "numba_norm": (
         "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",

@@ -360,11 +360,14 @@ class Plan:
         self._step(steps, desc, {SRC: memory_from, DST: memory_to})
 
     def __call__(self, *arrays: np.ndarray) -> None:
-        set_handle, execute = lib.dnnl_memory_set_data_handle, lib.dnnl_primitive_execute
         from_buffer, cast = ffi.from_buffer, ffi.cast
-        pointers = [
-            from_buffer(array) if array.flags.c_contiguous else cast("void *", array.ctypes.data) for array in arrays
-        ]
+        self.run(
+            *[from_buffer(array) if array.flags.c_contiguous else cast("void *", array.ctypes.data) for array in arrays]
+        )
+
+    def run(self, *pointers: Any) -> None:
+        """Runs on the arrays at these addresses."""
+        set_handle, execute = lib.dnnl_memory_set_data_handle, lib.dnnl_primitive_execute
         with execution_lock:
             _scratch.reserve(self._scratch_size)
             if self._generation != _scratch.generation:

@@ -14,6 +14,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...ops._counter import threshold
+from .numba_counter import bits, row_keys
 from .numba_math import exp
 from .numba_setup import accepts, elementwise, scalar
 from .numba_tile import COLUMNS, ROWS, product
@@ -147,31 +148,12 @@ def _masked(x, at, count, mask, mask_at, mask_step):
             x[j] = m if m == -_INF else x[j] + m
 
 
-@scalar
-def _mix(x):
-    """See ops/_counter.py. Numba computes with 64 bits unless told otherwise."""
-    x = u(u(x ^ u(x >> u(16))) * u(0x7FEB352D))
-    x = u(u(x ^ u(x >> u(15))) * u(0x846CA68B))
-    return u(x ^ u(x >> u(16)))
-
-
-@scalar
-def _keys(row, low, high):
-    first = _mix(u(_mix(u(row ^ low)) + high))
-    return first, _mix(u(first ^ high))
-
-
-@scalar
-def _bits(first, second, column):
-    return _mix(u(_mix(u(u(column) ^ first)) + second))
-
-
 @_inner
 def _dropped(x, at, count, first, second, limit):
     """Weights whose random bits are below the limit become 0 (see ops/_counter.py)."""
     x = x[at : at + count]
     for j in range(count):
-        x[j] = x[j] if _bits(first, second, j) >= limit else _ZERO
+        x[j] = x[j] if bits(first, second, j) >= limit else _ZERO
 
 
 @_summing
@@ -212,7 +194,7 @@ def _changes(scores, changes, at, count, log, shift, dropping, one, two, limit, 
     if dropping:
         for j in range(count):
             weight = exp(scores[j] - log)
-            kept = grown if _bits(one, two, j) >= limit else _ZERO
+            kept = grown if bits(one, two, j) >= limit else _ZERO
             scores[j] = weight * kept
             changes[j] = weight * (changes[j] * kept - shift)
     else:
@@ -260,7 +242,7 @@ def _forward(task, sizes, places, steps, settings, mask, out, logs):
                 scores, at, visible, across, masked, mask, mask_at, steps[12]
             )
             if dropping:
-                one, two = _keys(u(head * length + i), u(low), u(high))
+                one, two = row_keys(u(head * length + i), u(low), u(high))
                 _dropped(scores, at, total, one, two, u(limit))
         product(scores, 0, line, 1, values, 0, seen * COLUMNS, COLUMNS, sums, 0, wide, rows, width, total, False)
         for r in range(rows):
@@ -341,7 +323,7 @@ def _backward(head, sizes, places, steps, settings, mask, shifts, logs):
                 mask_at = b * steps[9] + h * steps[10] + i * steps[11]
                 _masked(scores, at, visible, mask, mask_at, steps[12])
             log, shift = logs[head * length + i], shifts[head * length + i]
-            one, two = _keys(u(head * length + i), u(low), u(high))
+            one, two = row_keys(u(head * length + i), u(low), u(high))
             _changes(scores, changes, at, visible, log, shift, dropping, one, two, u(limit), grown)
             scores[at + visible : at + across + COLUMNS] = _ZERO  # whole tiles read some columns more
             changes[at + visible : at + across + COLUMNS] = _ZERO

@@ -5,14 +5,18 @@ import math
 import numpy as np
 from numba import prange
 
-from .numba_math import erf, exp
+from ...ops._counter import ROW, threshold
+from .numba_counter import bits, row_keys
+from .numba_math import as_float, as_int, erf, exp, log1p
 from .numba_math import sigmoid as logistic
 from .numba_setup import BLOCK, accepts, elementwise, flat
 
-__all__ = ["gelu", "gelu_grad", "sigmoid", "silu", "silu_grad"]
+__all__ = [
+    "_dropout", "gelu", "gelu_grad", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature", "softplus_grad",
+]  # fmt: skip
 
-f = np.float32
-_HALF, _ONE = f(0.5), f(1)
+f, u = np.float32, np.uint32
+_ZERO, _HALF, _ONE = f(0), f(0.5), f(1)
 _ROOT, _FLAT2, _CUBIC, _CUBIC3 = f(math.sqrt(0.5)), f(2 * math.sqrt(2 / math.pi)), f(0.044715), f(0.134145)
 _DENSITY = f(1 / math.sqrt(2 * math.pi))
 
@@ -73,7 +77,43 @@ def _sigmoid(x, out):
             out[i] = logistic(x[i])
 
 
-def _run(code, *arrays):
+@elementwise
+def _softplus(beta, inverse, threshold, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i] * beta
+            soft = ((v if v > _ZERO else _ZERO) + log1p(exp(-abs(v)))) * inverse
+            out[i] = x[i] if v > threshold or v != v else soft
+
+
+@elementwise
+def _softplus_grad(beta, inverse, threshold, g, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i] * beta
+            out[i] = g[i] if v > threshold else g[i] * logistic(v)
+
+
+@elementwise
+def _softplus_curvature(beta, inverse, threshold, g, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i] * beta
+            s = logistic(v)
+            keep = np.int32(0) if v > threshold else np.int32(-1)  # a branch would keep LLVM from using vectors
+            out[i] = as_float(as_int(g[i] * (s * (_ONE - s) * beta)) & keep)
+
+
+@elementwise
+def _drop(low, high, limit, grown, x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        first, second = row_keys(u(block), u(low), u(high))
+        here, there = x[block * BLOCK : block * BLOCK + BLOCK], out[block * BLOCK : block * BLOCK + BLOCK]
+        for i in range(here.size):
+            there[i] = here[i] * (grown if bits(first, second, i) >= limit else _ZERO)
+
+
+def _run(code, *arrays, settings=()):
     """A kernel on arrays of one shape; outputs lie in memory as the last input."""
     last = arrays[-1]
     if last.size < BLOCK or any(a.shape != last.shape for a in arrays) or not accepts(*arrays):
@@ -82,7 +122,7 @@ def _run(code, *arrays):
     vectors = flat(*arrays, out)
     if vectors is None:
         return NotImplemented
-    code(*vectors)
+    code(*settings, *vectors)
     return out
 
 
@@ -111,3 +151,32 @@ def silu_grad(g: np.ndarray, input: np.ndarray) -> np.ndarray:
 def sigmoid(input: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-input))."""
     return _run(_sigmoid, input)
+
+
+def _soft(code, arrays, beta, threshold):
+    if type(beta) not in (int, float) or type(threshold) not in (int, float) or beta == 0:
+        return NotImplemented
+    return _run(code, *arrays, settings=(f(beta), f(1 / beta), f(threshold)))
+
+
+def softplus(input: np.ndarray, beta: float = 1.0, threshold: float = 20.0) -> np.ndarray:
+    """log(1 + exp(beta * input)) / beta; the input itself above the threshold."""
+    return _soft(_softplus, (input,), beta, threshold)
+
+
+def softplus_grad(g: np.ndarray, input: np.ndarray, beta: float = 1.0, threshold: float = 20.0) -> np.ndarray:
+    """The gradient of `softplus` with respect to its input."""
+    return _soft(_softplus_grad, (g, input), beta, threshold)
+
+
+def softplus_curvature(g: np.ndarray, input: np.ndarray, beta: float = 1.0, threshold: float = 20.0) -> np.ndarray:
+    """`g` times the second derivative of `softplus`."""
+    return _soft(_softplus_curvature, (g, input), beta, threshold)
+
+
+def _dropout(input: np.ndarray, p: float, seed: int) -> np.ndarray:
+    """Elements set to 0 with probability p, the others scaled by 1 / (1 - p)."""
+    if BLOCK != ROW:
+        return NotImplemented
+    settings = (seed & 0xFFFFFFFF, seed >> 32, u(threshold(p)), f(1 / (1 - p)))
+    return _run(_drop, np.ascontiguousarray(input), settings=settings)

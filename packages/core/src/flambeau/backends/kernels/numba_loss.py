@@ -42,13 +42,13 @@ def _rows(x, target, ignore, smoothing, losses, counts, tops, logs, step):
             logs[i] = log
             if target[i] == ignore:
                 losses[i] = _ZERO
-                counts[i] = _ZERO
+                counts[i] = False
                 continue
             loss = log - (row[target[i]] - top)
             if smoothing > _ZERO:
                 loss = loss * (_ONE - smoothing) + (log - _sum_below(row, top) / f(row.size)) * smoothing
             losses[i] = loss
-            counts[i] = _ONE
+            counts[i] = True
 
 
 @reducing
@@ -102,13 +102,13 @@ def _planes(x, target, ignore, smoothing, losses, counts, tops, logs):
         for p in range(top.size):
             if wanted[p] == ignore:
                 loss[p] = _ZERO
-                count[p] = _ZERO
+                count[p] = False
             else:
                 picked = log[p] - (x[n, wanted[p], start + p] - top[p])
                 if smoothing > _ZERO:
                     picked = picked * (_ONE - smoothing) + (log[p] - loss[p] / f(classes)) * smoothing
                 loss[p] = picked
-                count[p] = _ONE
+                count[p] = True
 
 
 @reducing
@@ -159,7 +159,7 @@ def class_cross_entropy(input: np.ndarray, target: np.ndarray, ignore_index: int
         return NotImplemented
     x = _ordered(input)
     kept = (input.shape[0], 1, *input.shape[2:])
-    losses, counts = np.empty(target.shape, np.float32), np.empty(target.shape, np.float32)
+    losses, counts = np.empty(target.shape, np.float32), np.empty(target.shape, np.bool_)
     top, log = np.empty(kept, np.float32), np.empty(kept, np.float32)
     outputs = losses, counts, top, log
     if x.ndim == 2:
@@ -186,7 +186,7 @@ def class_cross_entropy_grad(
     if wanted is None or g.shape != target.shape or not accepts(g, top, log):
         return NotImplemented
     x = _ordered(input)
-    out = np.empty(x.shape, np.float32)
+    out: np.ndarray = np.empty(x.shape, np.float32)
     settings = int(ignore_index), f(smoothing)
     vectors = [np.ascontiguousarray(a).reshape(wanted.shape) for a in (g, top, log)]
     if x.ndim == 2:

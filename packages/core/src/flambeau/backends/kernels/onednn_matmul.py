@@ -16,8 +16,7 @@ import functools
 import importlib
 import math
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,10 +28,14 @@ _ALONE, _ALONE_VECTOR = 1 << 18, 9216
 # Up to here waking a second thread takes longer than it saves.
 _ONE_THREAD, _ONE_THREAD_VECTOR = 1 << 21, 1 << 18
 _BATCH_ENTRY = 1 << 13  # the least product in a batch: below, oneDNN's preparations outweigh its threads
-_WORTH_PLAN = 1 << 23  # building a plan takes some 0.3 ms
+_WORTH_PLAN = 1 << 24  # building a plan takes some 0.3 ms
 _FEW_VECTORS, _LARGE_MATRIX = 8, 1 << 20  # where Numba's kernel, at the speed of reading the matrix, is worth its import
+# With AVX2 oneDNN packs no operand of a product of m x n where 1/m + 1/n is at least this. Lines a multiple of 2 KiB
+# apart then push each other out of the cache, which halves the speed: they are copied to lines a little longer.
+_UNPACKED, _ALIASED, _SKEW = 0.0038, 512, 16
+_WORTH_SKEW = 32  # lines of the other operand
 _FLOAT32 = np.dtype(np.float32)
-_AVX2 = 0x4  # bit of oneDNN's instruction sets
+_AVX2, _AVX512 = 0x4, 0x20  # bits of oneDNN's instruction sets
 # Values of dnnl_types.h, and alpha.
 _ACTIVATIONS = {"relu": (0x20, 0.0), "gelu": (0x31, 0.0), "gelu_tanh": (0x2B, 0.0), "silu": (0x2C, 1.0)}
 
@@ -44,8 +47,10 @@ class _Library:
         from . import _onednn, _threads
 
         x86 = platform.machine().lower() in ("x86_64", "amd64")  # oneDNN's products for others are not tuned
-        if not x86 or not _onednn.lib.dnnl_get_effective_cpu_isa() & _AVX2:
+        instructions = _onednn.lib.dnnl_get_effective_cpu_isa()
+        if not x86 or not instructions & _AVX2:
             raise ImportError("oneDNN's matrix products need AVX2")
+        self.unpacked = 2.0 if instructions & _AVX512 else _UNPACKED
         self.dnn = _onednn
         self.sgemm: Callable = _onednn.lib.dnnl_sgemm
         self.from_buffer = _onednn.ffi.from_buffer
@@ -54,13 +59,12 @@ class _Library:
         self.threads: Callable[[], int] = openmp.omp_get_max_threads
         self.set_threads: Callable[[int], None] = openmp.omp_set_num_threads
 
-    @contextmanager
-    def one_thread(self) -> Iterator[None]:
-        """oneDNN works in the calling thread alone; the setting is this thread's own."""
+    def alone(self, call: Callable, *args: Any) -> Any:
+        """The call with one thread, the calling one; the setting is this thread's own."""
         before = self.threads()
         self.set_threads(1)
         try:
-            yield
+            return call(*args)
         finally:
             self.set_threads(before)
 
@@ -104,19 +108,27 @@ def _layout(x: np.ndarray) -> tuple[np.ndarray, bool, int]:
     return np.ascontiguousarray(x), False, n
 
 
-def _gemm(library: _Library, a: np.ndarray, b: np.ndarray, out: np.ndarray, one_thread: bool) -> None:
+def _skewed(x: np.ndarray) -> np.ndarray:
+    """A copy of the matrix whose lines do not begin a multiple of 2 KiB apart."""
+    copy = np.empty((x.shape[0], x.shape[1] + _SKEW), np.float32)[:, : x.shape[1]]
+    copy[...] = x
+    return copy
+
+
+def _gemm(library: _Library, a: np.ndarray, b: np.ndarray, out: np.ndarray, alone: bool) -> None:
     (m, k), n = a.shape, b.shape[1]
     a, a_turned, a_step = _layout(a)
     b, b_turned, b_step = _layout(b)
+    if m >= _WORTH_SKEW and n >= _WORTH_SKEW and 1 / m + 1 / n >= library.unpacked:
+        if not b_turned and not b_step % _ALIASED:
+            b, b_step = _skewed(b), n + _SKEW
+        if a_turned and not a_step % _ALIASED:
+            a, a_step = _skewed(a.T).T, m + _SKEW
     args = (
         b"T" if a_turned else b"N", b"T" if b_turned else b"N", m, n, k, 1.0, library.start(a, a_turned), a_step,
-        library.start(b, b_turned), b_step, 0.0, library.start(out), out.strides[0] >> 2 if m > 1 else n,
+        library.start(b, b_turned), b_step, 0.0, library.start(out), n,
     )  # fmt: skip
-    if one_thread:
-        with library.one_thread():
-            status = library.sgemm(*args)
-    else:
-        status = library.sgemm(*args)
+    status = library.alone(library.sgemm, *args) if alone else library.sgemm(*args)
     if status:
         raise RuntimeError(f"oneDNN's matrix product failed with status {status}")
 
@@ -171,33 +183,41 @@ def _batch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         out = product(a.reshape(m, k), b.reshape(k, n))
         return out if out is NotImplemented else out.reshape(*lead, m, n)
     if count * each <= _ONE_THREAD and each <= (_ALONE_VECTOR if m == 1 or n == 1 else _ALONE):
-        return NotImplemented
+        return NotImplemented  # OpenBLAS stays in the calling thread
     library = _library()
     if library is None or not count or len(lead) > 8:
         return NotImplemented
-    a, b = _dense_matrices(a, len(lead)), _dense_matrices(b, len(lead))
-    plan = library.dnn.cached(_plan, a.shape, a.strides, b.shape, b.strides, lead, False, None)
+    a, a_steps, a_turned = _stack(a, len(lead))
+    b, b_steps, b_turned = _stack(b, len(lead))
+    plan = library.dnn.cached(_plan, a.shape, a_steps, b.shape, b_steps, lead, False, None)
     if plan is None:
         return NotImplemented
     out = np.empty((*lead, m, n), np.float32)
-    if count * each > _ONE_THREAD:
-        plan(a, b, out)
-    else:
-        with library.one_thread():
-            plan(a, b, out)
+    first = (0,) * len(lead)
+    starts = library.start(a[first], a_turned), library.start(b[first], b_turned)
+    plan.run(*starts, library.from_buffer(library.floats, out))
     return out
 
 
-def _dense_matrices(x: np.ndarray, lead: int) -> np.ndarray:
-    """`x` with `lead` leading dimensions, those that are only repeated as 1; a copy if the matrices are not dense."""
-    down, right = x.strides[-2:]
+def _stack(x: np.ndarray, lead: int) -> tuple[np.ndarray, tuple[int, ...], bool]:
+    """`x` with `lead` leading dimensions (1 where it is only repeated), its steps, and if its matrices are transposed.
+
+    It is copied if its matrices are not dense. Steps of dimensions of size 1, which say nothing, are as if dense.
+    """
     m, n = x.shape[-2:]
-    dense = (right == 4 and down >= 4 * n) or (down == 4 and right >= 4 * m)
-    if not dense or any(step & 3 or step < 0 for step in x.strides):
-        x = np.ascontiguousarray(x)
+    down, right = x.strides[-2:]
+    plain = (right == 4 or n == 1) and (down >= 4 * n or m == 1)
+    turned = not plain and (down == 4 or m == 1) and (right >= 4 * m or n == 1)
+    if not (plain or turned) or any(step & 3 or step < 0 for step in x.strides):
+        x, turned = np.ascontiguousarray(x), False
     if 0 in x.strides:
         x = x[tuple([slice(0, 1) if step == 0 else slice(None) for step in x.strides[:-2]])]
-    return x.reshape((1,) * (lead + 2 - x.ndim) + x.shape) if x.ndim < lead + 2 else x
+    if x.ndim < lead + 2:
+        x = x.reshape((1,) * (lead + 2 - x.ndim) + x.shape)
+    down, right = x.strides[-2:]
+    down, right = (4, right if n > 1 else 4 * m) if turned else (down if m > 1 else 4 * n, 4)
+    around = zip(x.shape[:-2], x.strides[:-2], strict=True)
+    return x, (*[step if size > 1 else 4 * m * n for size, step in around], down, right), turned
 
 
 def _plan(
@@ -280,12 +300,14 @@ def _fused(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: st
     library = _library()
     if library is None:
         return NotImplemented
-    a, _, _ = _layout(a)
-    b, _, _ = _layout(b)
+    a, a_turned, _ = _layout(a)
+    b, b_turned, _ = _layout(b)
     plan = library.dnn.cached(_plan, a.shape, a.strides, b.shape, b.strides, (), bias is not None, activation)
     if plan is None:
         return NotImplemented
     out = np.empty((m, n), np.float32)
-    operands = (a, b, out) if bias is None else (a, b, np.ascontiguousarray(bias), out)
-    plan(*operands)
+    operands = [library.start(a, a_turned), library.start(b, b_turned), library.start(out)]
+    if bias is not None:
+        operands.insert(2, library.from_buffer(library.floats, np.ascontiguousarray(bias)))
+    plan.run(*operands)
     return out

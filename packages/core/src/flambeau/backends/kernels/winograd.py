@@ -15,7 +15,7 @@ from ._arrays import dense, empty
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
 _SIZE = 4  # of an output tile
-_LEAST_CHANNELS, _LEAST_TILES = 16, 8
+_LEAST_CHANNELS = 16
 _WORTH_NUMBA = 1 << 21  # pairs of an output and an input channel: smaller convolutions do not even import Numba
 _CACHE = 100_000  # numbers that the transformed tiles of a task should have, about the size of a second level cache
 _HELD = 2_000_000  # numbers of transformed tiles that the gradient of the kernels holds at a time
@@ -35,31 +35,38 @@ def _code() -> Any:
     return _compiled if _compiled and importlib.import_module(".numba_setup", __package__).ready() else None
 
 
-def _fits(geometry: Sequence) -> bool:
+def _fits(geometry: Sequence, least: int) -> bool:
+    """Whether Winograd is the faster way, given that it takes at least `least` tiles to pay for the kernels' transform.
+
+    Measured one by one against oneDNN's direct kernels.
+    """
     input_shape, weight_shape, stride, padding, dilation, groups = geometry
     if weight_shape[2:] != (3, 3) or groups != 1 or stride != (1, 1) or dilation != (1, 1):
         return False
     outs, ins = weight_shape[:2]
     if padding[0] != padding[1] or padding[0] > 2 or ins % 8 or outs % 8 or min(ins, outs) < _LEAST_CHANNELS:
         return False
-    height, width = (n + 2 * padding[0] - 2 for n in input_shape[2:])
-    tiles = input_shape[0] * -(-height // _SIZE) * -(-width // _SIZE)
-    if input_shape[0] * height * width * ins * outs < _WORTH_NUMBA:
+    images, (height, width) = input_shape[0], (n + 2 * padding[0] - 2 for n in input_shape[2:])
+    if images * height * width * ins * outs < _WORTH_NUMBA:
         return False
-    # Part of the products that are for outputs, against the 9 products of a direct sum for each.
-    return tiles >= _LEAST_TILES and input_shape[0] * height * width * 9 >= 1.5 * tiles * 36
+    tiles = images * -(-height // _SIZE) * -(-width // _SIZE)
+    filled = images * height * width / (tiles * _SIZE**2)
+    if filled > 0.37:
+        return tiles >= least
+    # 2x2 images: oneDNN skips the padding, its direct kernels are slow only where there are many channels.
+    return filled >= 0.25 and tiles >= 32 and ins * outs >= 1 << 16
 
 
 def convolution(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Sequence) -> Any:
     """Forward; None where another kernel is better."""
-    if not _fits(geometry):
+    if not _fits(geometry, 4):
         return None
     return _run(input, weight, bias, geometry[3][0], False)
 
 
 def input_grad(g: np.ndarray, weight: np.ndarray, geometry: Sequence) -> Any:
     """Gradient with respect to the input; None where another kernel is better."""
-    if not _fits(geometry):
+    if not _fits(geometry, 4):
         return None
     return _run(g, weight, None, 2 - geometry[3][0], True)
 
@@ -102,7 +109,7 @@ def _division(images: int, outs: int, ins: int, height: int, width: int) -> tupl
 
 def weight_grad(g: np.ndarray, input: np.ndarray, geometry: Sequence) -> Any:
     """Gradient with respect to the weight; None where another kernel is better."""
-    if not _fits(geometry):
+    if not _fits(geometry, 16):
         return None
     code = _code()
     if code is None:
