@@ -19,6 +19,7 @@ from ..graph.trace import Tracer
 from ..tensor import Tensor
 from .guards import Guards
 from .plan import Program
+from .stepping import FlatAdam
 from .surroundings import Surroundings
 
 
@@ -112,6 +113,9 @@ class Entry:
         self.needed = needed
         roots = graph.written()
         stepped = [n.args[0] for n in graph.nodes if n.op == "optimizer.step"]
+        for step in stepped:
+            if FlatAdam.takes(step.optimizer, step.params):
+                step.faster = FlatAdam(step.optimizer, step.params).step
         self._plan(forward, bool(self.edges or self.changes or stepped))
         # Where an optimizer took a step with the gradient, it has stored it already.
         supply = iter(range(len(self.distinct) + len(needed), len(graph.nodes) + len(graph.values)))
