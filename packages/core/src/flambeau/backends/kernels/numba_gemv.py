@@ -3,8 +3,8 @@
 import numpy as np
 from numba import prange
 
-from .numba_setup import accepts, elementwise, rows_of_task
 from .numba_dot import dot_float32
+from .numba_setup import accepts, elementwise, rows_of_task
 
 __all__ = ["linear"]
 

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 from numba import prange
 
-from .numba_setup import accepts, elementwise, rows_of_task, scalar
 from .numba_dot import BLOCK, dot_int4, dot_int8
+from .numba_setup import accepts, elementwise, rows_of_task, scalar
 
 __all__ = ["linear_int4", "linear_int8"]
 
