@@ -15,7 +15,9 @@ from .. import random
 from ..autograd import engine
 from ..autograd.modes import mode
 from ..nn import hooks as module_hooks
-from ..ops._op import Op, _like, _promote, _record, check_same_dtype
+from ..ops._dispatch import like, promote, record
+from ..ops._errors import check_same_dtype
+from ..ops._op import Op
 from ..random import Generator
 from ..tensor import Tensor
 from .effects import Gradient, Leaves
@@ -168,7 +170,7 @@ class Tracer:
                 symbols.append(symbol)
                 ids.append(symbol.id)
         self.graph.nodes.append(Node(name, kept, tuple(ids), path))
-        return _like(out, symbols) if several else symbols[0]
+        return like(out, symbols) if several else symbols[0]
 
     def raw(self, name: str, args: Sequence[Any]) -> Symbol:
         """A NumPy function on symbols, outside of any op."""
@@ -234,7 +236,7 @@ class Tracer:
         if op.promote == "same":
             check_same_dtype(op, raw)
         elif op.promote is not None:
-            _promote(op, raw)
+            promote(op, raw)
         out = self.call(op, raw)
         result = self._recorded(op, raw, mask, edges, metas, out) if mask else _wrapped(out)
         if op.view and isinstance(values[0], Tensor):
@@ -264,8 +266,8 @@ class Tracer:
 
     def _recorded(self, op: Op, raw: list, mask: int, edges: list, metas: list, out: Any) -> Any:
         """Autograd's node, with the symbols in the place of the arrays."""
-        real = _like(out, [s.value for s in out]) if isinstance(out, tuple) else out.value
-        result = _record(op, raw, mask, edges, metas, real)
+        real = like(out, [s.value for s in out]) if isinstance(out, tuple) else out.value
+        result = record(op, raw, mask, edges, metas, real)
         if isinstance(result, tuple):
             node = next(t._edge[0] for t in result if t._edge is not None)
             for t, s in zip(result, out, strict=True):
@@ -425,7 +427,7 @@ def _flat(values: Sequence[Any]) -> Iterator[Any]:
 
 def _wrapped(out: Any) -> Any:
     return (
-        _like(out, [None if s is None else Tensor._wrap(s) for s in out])
+        like(out, [None if s is None else Tensor._wrap(s) for s in out])
         if isinstance(out, tuple)
         else Tensor._wrap(out)
     )

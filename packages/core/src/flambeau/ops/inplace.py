@@ -18,8 +18,9 @@ from ..autograd.views import renew_views, through
 from ..tensor import Tensor
 from . import create, elementwise, index, logic, shape
 from . import random as _random
+from ._dispatch import record
 from ._errors import check_castable
-from ._op import _record, op
+from ._op import op
 
 
 # -- views ------------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def write(self: Tensor, out: Tensor) -> Tensor:
             metas.append((t.array.shape, t.array.dtype))
     mine[...] = out.array
     mark_modified(mine)
-    new = _record(copy_slices.op, [base.array, out.array, steps], mask, edges, metas, base.array)
+    new = record(copy_slices.op, [base.array, out.array, steps], mask, edges, metas, base.array)
     base._edge, base.requires_grad = new._edge, True
     renew_views(base)
     if self.requires_grad is False or self._edge is None:  # no longer in its base's list

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ._op import method, normalize_dim, op
 from .elementwise import abs, clamp, mul, pow, sign, sqrt, true_divide, where
 from .index import index_select
@@ -14,6 +16,19 @@ from .reduce import _spread, amax, amin, sum
 from .shape import squeeze, unsqueeze
 
 INF = float("inf")
+
+
+@op(
+    samples=lambda t: [([t(3, 4), t(2), t()],), ([t(5)],)],
+    ref=lambda tensors: np.linalg.norm(np.concatenate([x.ravel() for x in tensors])),
+    method=False,
+)
+def _root_of_squares(xp, tensors):
+    """The Euclidean norm of all elements of real arrays of one dtype."""
+    total: Any = 0.0
+    for vector in [x.ravel("K") for x in tensors]:
+        total = total + vector.dot(vector).astype(np.float64)
+    return xp.sqrt(total).astype(tensors[0].dtype)
 
 
 @op(

@@ -28,6 +28,7 @@ _NUMBA = {
         "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",
         "native_layer_norm", "rms_norm_grad",
     ),
+    "numba_optim": ("_root_of_squares",),
     "numba_quant": ("linear_int4", "linear_int8"),
     "numba_recurrent": (
         "gru_sequence", "gru_sequence_grad", "lstm_sequence", "lstm_sequence_grad", "rnn_sequence", "rnn_sequence_grad",
@@ -72,6 +73,10 @@ def load_numba() -> bool:
     return True
 
 
+def _size(value: Any) -> int:
+    return sum([_size(v) for v in value]) if isinstance(value, list) else getattr(value, "size", 0)
+
+
 def register() -> None:
     """Hang a stand-in on each op that has a fast kernel: the first call loads the library, so importing stays light."""
     from ...ops._op import REGISTRY, kernel
@@ -92,7 +97,7 @@ def register() -> None:
         worth = _WORTH_SEQUENCE if name in _NUMBA["numba_recurrent"] else _WORTH_NUMBA
 
         def first_call(*args: Any) -> Any:
-            if all(getattr(arg, "size", 0) < worth for arg in args):
+            if all(_size(arg) < worth for arg in args):
                 return NotImplemented
             compiled = REGISTRY[name].kernel if load_numba() else None
             return NotImplemented if compiled is None else compiled(*args)

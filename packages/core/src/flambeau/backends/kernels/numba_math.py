@@ -138,7 +138,7 @@ def erf(x, falling):
     return -y if x < _ZERO else y
 
 
-_L1, _L2, _L3, _L4, _L5, _L6, _L7 = (f(1 / k) for k in range(3, 17, 2))
+_H1, _H2, _H3, _H4, _H5, _H6, _H7 = (f(1 / k) for k in range(3, 17, 2))
 
 
 @scalar
@@ -146,11 +146,11 @@ def log1p(y):
     """log(1 + y) for 0 <= y <= 1, as 2 artanh(y / (2 + y)); relative error below 2e-7."""
     s = y / (_TWO + y)
     q = s * s
-    p = _L7
-    p = p * q + _L6
-    p = p * q + _L5
-    p = p * q + _L4
-    p = p * q + _L3
-    p = p * q + _L2
-    p = p * q + _L1
+    p = _H7
+    p = p * q + _H6
+    p = p * q + _H5
+    p = p * q + _H4
+    p = p * q + _H3
+    p = p * q + _H2
+    p = p * q + _H1
     return _TWO * (s + s * q * p)

@@ -17,9 +17,9 @@ from numba import carray, prange
 from numba.core import types
 from numba.extending import intrinsic
 
-from .numba_setup import elementwise, ready, serial, written, written_parallel
+from .numba_setup import BLOCK, elementwise, flat, ready, serial, written, written_parallel
 
-__all__ = ["Tasks", "can_run", "norm", "scale", "step"]
+__all__ = ["Tasks", "can_run", "scale", "step", "table"]
 
 f = np.float32
 CHUNK = 1 << 14  # elements of one task
@@ -235,11 +235,26 @@ def _scale(objects, sizes, arrays, starts, factor):
             x[i] *= factor
 
 
-def norm(objects: np.ndarray, tasks: Tasks) -> float:
+def table(arrays: list[Any]) -> tuple[np.ndarray, Tasks] | None:
+    """The addresses of these arrays and the tasks on them; None where kernels do not take them."""
+    if not all([type(array) is np.ndarray and array.dtype == f for array in arrays]) or not can_run():
+        return None
+    if not all([array.flags.c_contiguous or flat(array) is not None for array in arrays]):
+        return None
+    return np.array([id(array) for array in arrays], np.int64), Tasks([array.size for array in arrays])
+
+
+def _root_of_squares(tensors: list[np.ndarray]) -> np.ndarray:
     """The root of the sum of the squares of all elements; relative error below 1e-6."""
+    if sum([array.size for array in tensors]) < BLOCK:
+        return NotImplemented
+    found = table(tensors)
+    if found is None:
+        return NotImplemented
+    objects, tasks = found
     sums = np.empty(tasks.array.size)
     _squares(objects, tasks.sizes, tasks.array, tasks.start, sums)
-    return float(np.sqrt(sums.sum()))
+    return np.asarray(np.sqrt(sums.sum()), f)
 
 
 def scale(objects: np.ndarray, tasks: Tasks, factor: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ... import backends, ops
 from ...autograd.engine import mark_modified
+from ...ops.linalg_norm import _root_of_squares
 from ...tensor import Tensor, as_array
 
 Tensors = Tensor | Iterable[Tensor]
@@ -22,36 +23,14 @@ def _gradients(parameters: Tensors) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _on_cpu(arrays: list[Any]) -> bool:
-    """Whether all are NumPy arrays of one of the two usual dtypes."""
-    dtype = arrays[0].dtype
-    return dtype in _FLOATS and all([type(array) is np.ndarray and array.dtype is dtype for array in arrays])
-
-
 def _kernel(arrays: list[Any]) -> tuple[Any, Any, Any] | None:
-    """The compiled kernels with their table and tasks for these arrays of `_on_cpu`; None where they do not apply."""
-    if arrays[0].dtype != np.float32 or sum([array.size for array in arrays]) < _WORTH_KERNEL:
-        return None
+    """The compiled kernels with their table and tasks for these arrays; None where they do not apply."""
     try:
-        from ...backends.kernels import numba_optim, numba_setup
+        from ...backends.kernels import numba_optim
     except ImportError:  # no Numba
         return None
-    if not numba_optim.can_run() or not all(a.flags.c_contiguous or numba_setup.flat(a) is not None for a in arrays):
-        return None
-    objects = np.array([id(array) for array in arrays], np.int64)
-    return numba_optim, objects, numba_optim.Tasks([array.size for array in arrays])
-
-
-def _root_of_squares(arrays: list[Any]) -> Any:
-    """The Euclidean norm of all elements of arrays of `_on_cpu`."""
-    kernel = _kernel(arrays)
-    if kernel is not None:
-        kernels, objects, tasks = kernel
-        total = kernels.norm(objects, tasks)
-    else:
-        flat = [array.ravel("K") for array in arrays]
-        total = math.sqrt(sum([float(vector.dot(vector)) for vector in flat]))
-    return np.asarray(total, arrays[0].dtype)
+    found = numba_optim.table(arrays)
+    return None if found is None else (numba_optim, *found)
 
 
 def get_total_norm(
@@ -66,8 +45,9 @@ def get_total_norm(
     if not arrays:
         return ops.tensor(0.0)
     order = float(norm_type)
-    if order == 2 and _on_cpu(arrays):
-        total = _root_of_squares(arrays)
+    dtype = arrays[0].dtype
+    if order == 2 and dtype in _FLOATS and all([array.dtype == dtype for array in arrays]):
+        total = as_array(_root_of_squares(arrays))
     else:
         xp = backends.of(arrays[0]).xp
         widened = [a.astype(xp.float32) if a.dtype.itemsize == 2 else a for a in arrays]
@@ -94,7 +74,8 @@ def clip_grads_with_norm_(
     if isinstance(scale, np.generic | np.ndarray) and scale == 1:  # nothing to clip
         return
     apart = len({id(array) for array in arrays}) == len(arrays) and all([a.flags.writeable for a in arrays])
-    kernel = _kernel(arrays) if apart and _on_cpu(arrays) else None
+    worth = apart and sum([array.size for array in arrays]) >= _WORTH_KERNEL
+    kernel = _kernel(arrays) if worth else None
     if kernel is not None:
         kernels, objects, tasks = kernel
         kernels.scale(objects, tasks, scale)
