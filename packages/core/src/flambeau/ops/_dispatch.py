@@ -359,10 +359,19 @@ def _several_arrays(op: Op) -> Callable:
             out = forward(numpy, *raw) if op.kernel is None and backends._cuda is None else op.run(raw)
         except (ValueError, TypeError, IndexError, RuntimeError) as e:
             raise explain(op, raw, e) from None if type(e) is ValueError else e
-        result = record(op, raw, mask, edges, metas, out) if mask else _wrap_all(out)
-        source = args[0] if args else kwargs[op.params[0]]
-        if view and isinstance(source, Tensor):
-            _note_views(op, result, source, raw)
+        if mask:
+            result = record(op, raw, mask, edges, metas, out)
+        elif out.__class__ is numpy.ndarray:
+            result = _new_tensor(Tensor)
+            result.array = out
+            result.requires_grad = False
+            result._edge = None
+        else:
+            result = _wrap_all(out)
+        if view:
+            source = args[0] if args else kwargs[op.params[0]]
+            if isinstance(source, Tensor):
+                _note_views(op, result, source, raw)
         return result
 
     return call

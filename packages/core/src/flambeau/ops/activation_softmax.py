@@ -16,7 +16,7 @@ def _shifted(xp: Any, input: Any, dim: int) -> Any:
     axis = normalize_dim(dim, input.ndim)
     if not input.ndim or not input.size:
         return input * 0, axis if input.ndim else None
-    return input - xp.max(input, axis, keepdims=True), axis
+    return input - input.max(axis, keepdims=True), axis
 
 
 @op(
@@ -50,7 +50,7 @@ def log_softmax(xp, input, dim=None, dtype=None):
     if dim is None:
         raise TypeError("log_softmax needs the dimension `dim` to work along")
     out, axis = _shifted(xp, widened(input), dim)
-    out -= xp.log(xp.sum(xp.exp(out), axis, keepdims=True))
+    out -= xp.log(xp.exp(out).sum(axis, keepdims=True))
     return out.astype(input.dtype, copy=False)
 
 

@@ -73,8 +73,14 @@ def load_numba() -> bool:
     return True
 
 
-def _size(value: Any) -> int:
-    return sum([_size(v) for v in value]) if isinstance(value, list) else getattr(value, "size", 0)
+def _is_worth(args: tuple, elements: int) -> bool:
+    """Whether one of the arguments, or the arrays of a list among them together, has as many elements."""
+    for arg in args:
+        if getattr(arg, "size", 0) >= elements:
+            return True
+        if isinstance(arg, list) and sum([array.size for array in arg]) >= elements:
+            return True
+    return False
 
 
 def register() -> None:
@@ -97,7 +103,7 @@ def register() -> None:
         worth = _WORTH_SEQUENCE if name in _NUMBA["numba_recurrent"] else _WORTH_NUMBA
 
         def first_call(*args: Any) -> Any:
-            if all(_size(arg) < worth for arg in args):
+            if not _is_worth(args, worth):
                 return NotImplemented
             compiled = REGISTRY[name].kernel if load_numba() else None
             return NotImplemented if compiled is None else compiled(*args)

@@ -186,15 +186,15 @@ def class_cross_entropy_grad(
     if wanted is None or g.shape != target.shape or not accepts(g, top, log):
         return NotImplemented
     x = _ordered(input)
-    out: np.ndarray = np.empty(x.shape, np.float32)
+    out: Any = np.empty(x.shape, np.float32)
     settings = int(ignore_index), f(smoothing)
     vectors = [np.ascontiguousarray(a).reshape(wanted.shape) for a in (g, top, log)]
     if x.ndim == 2:
-        slope, tops, logs = (a.reshape(-1) for a in vectors)
-        _rows_grad(slope, x, wanted.reshape(-1), *settings, tops, logs, out, rows_at_once(x.shape[1]))
+        slope, *kept = [a.reshape(-1) for a in vectors]
+        _rows_grad(slope, x, wanted.reshape(-1), *settings, *kept, out, rows_at_once(x.shape[1]))
     else:
-        slope, tops, logs = (a.reshape(len(x), -1) for a in vectors)
-        _planes_grad(slope, x, wanted.reshape(len(x), -1), *settings, tops, logs, out)
+        planes, *saved = [a.reshape(len(x), -1) for a in vectors]
+        _planes_grad(planes, x, wanted.reshape(len(x), -1), *settings, *saved, out)
     if x.ndim == 3 or input.ndim == 2:
         return out.reshape(input.shape)
     moved = out.reshape(input.shape[0], *input.shape[2:], input.shape[1])
