@@ -205,7 +205,7 @@ def measure(
             return Result(workload, values[0], values[1], ratio, ratio, ratio, pairs=1, unit=about["unit"])
         files = [values_of(w, folder.name) for w in workers]
         difference = compare(files[0], files[1], about["tolerance"]) if peer else None
-        for library in compiled:
+        for library in compiled if about["compiles"] else ():
             worker = Worker(library + COMPILED, workload, threads, device)
             workers.append(worker)
             try:

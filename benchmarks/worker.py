@@ -37,10 +37,12 @@ class Timed:
         self.unit = getattr(module, "UNIT", "s")
         self.tolerance = getattr(module, "TOLERANCE", 1e-4)
         self.items = getattr(module, "ITEMS", None)
+        self.compiles = getattr(module, "COMPILES", True)  # False: a step is more than array operations
         self.synchronize = torch.cuda.synchronize if device != "cpu" else lambda: None
 
     def start(self) -> dict:
-        return {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items}
+        about = {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items}
+        return {**about, "compiles": self.compiles}
 
     def value(self) -> float:
         """What a workload that is not a time returns."""

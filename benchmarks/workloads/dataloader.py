@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 
 ITEMS = (2048, "images")
+COMPILES = False
 
 
 class Images:

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+COMPILES = False
+
 
 def make(torch, device):
     code = f"import {torch.__name__} as torch; torch.ones(1)"

@@ -117,6 +117,8 @@ class Compiled:
             for s in stand_ins:
                 if s.grad is not None:
                     raise tracer.broken("backward() reaches an argument")
+            if not tracer.graph.nodes and not any(isinstance(v, Tensor) for v in _tree.flatten(out)[0]):
+                raise tracer.broken("the function computes nothing with tensors")
             changes = leaves_outside.finish(tracer.graph.captured.values())
             if (changed := around.changed()) is not None:
                 raise tracer.broken(changed)

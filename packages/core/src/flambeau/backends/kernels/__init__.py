@@ -36,7 +36,9 @@ _NUMBA = {
     "numba_rows": ("log_softmax", "log_softmax_grad", "softmax", "softmax_grad"),
 }  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
-_WORTH_SEQUENCE = 1 << 10  # the same for recurrent layers: NumPy needs a score of calls for each time step
+# The same where it is another number: NumPy needs a score of calls for each time step of a recurrent layer, but is
+# good enough at a scale and a shift for small images. A first prediction should not have to wait for Numba.
+_WORTH = {**dict.fromkeys(_NUMBA["numba_recurrent"], 1 << 10), "batch_norm_eval": 1 << 17}
 
 
 def load() -> bool:
@@ -100,7 +102,7 @@ def register() -> None:
             kernel(name)(stand_in(name))
 
     def numba_stand_in(name: str) -> Any:
-        worth = _WORTH_SEQUENCE if name in _NUMBA["numba_recurrent"] else _WORTH_NUMBA
+        worth = _WORTH.get(name, _WORTH_NUMBA)
 
         def first_call(*args: Any) -> Any:
             if not _is_worth(args, worth):
