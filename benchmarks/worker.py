@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from workloads._common import Call
+
 CHECKED_STEPS = 2  # the second loss of a training step depends on the gradients and the update, too
 
 
@@ -33,7 +35,10 @@ class Timed:
         made = module.make(torch, device)
         self.cases = made if isinstance(made, dict) else {"": made}
         if form:
-            self.cases = {name: torch.compile(step) for name, step in self.cases.items()}
+            self.cases = {
+                name: Call(torch.compile(step.function), *step.inputs) if isinstance(step, Call) else torch.compile(step)
+                for name, step in self.cases.items()
+            }
         self.unit = getattr(module, "UNIT", "s")
         self.tolerance = getattr(module, "TOLERANCE", 1e-4)
         self.items = getattr(module, "ITEMS", None)

@@ -15,6 +15,19 @@ def integers(high: int, *shape: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, high, shape)
 
 
+class Call:
+    """A step that calls `function` with `inputs`: what changes from call to call when the function is compiled.
+
+    A compiled function may compute once what depends on nothing but its surroundings.
+    """
+
+    def __init__(self, function, *inputs):
+        self.function, self.inputs = function, inputs
+
+    def __call__(self):
+        return self.function(*self.inputs)
+
+
 def set_weights(torch, model, device="cpu"):
     """Load a state dict that depends on the names and shapes alone, and move the model to the device.
 

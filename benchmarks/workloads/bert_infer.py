@@ -1,6 +1,6 @@
 """An encoder of the size of BERT-base (Devlin et al. 2018; 110 million parameters): 1 and 8 sequences of 128."""
 
-from ._common import integers, set_weights
+from ._common import Call, integers, set_weights
 
 VOCABULARY, LAYERS, WIDTH, HEADS = 30522, 12, 768, 12
 
@@ -55,10 +55,10 @@ def make(torch, device):
         kinds = torch.zeros_like(tokens)
         present = torch.arange(128, device=device)[None, :] < 128 - torch.arange(batch, device=device)[:, None]
 
-        def step():
+        def step(tokens, kinds, present):
             with torch.no_grad():
                 return model(tokens, kinds, present)
 
-        return step
+        return Call(step, tokens, kinds, present)
 
     return {"1x128": case(1), "8x128": case(8)}

@@ -1,6 +1,6 @@
 """A small policy for control, 4-64-64, two heads: `act` on one observation, `update` (actor and critic) on 64."""
 
-from ._common import array, integers, set_weights
+from ._common import Call, array, integers, set_weights
 
 
 def make(torch, device):
@@ -21,15 +21,15 @@ def make(torch, device):
 
     acting, learning = policy(), policy()
     optimizer = torch.optim.Adam(learning.parameters(), lr=3e-4)
-    seen = array(4)
+    seen = torch.from_numpy(array(4)).to(device)
     observations = torch.from_numpy(array(64, 4)).to(device)
     actions = torch.from_numpy(integers(2, 64, 1)).to(device)
     advantages = torch.from_numpy(array(64, seed=1)).to(device)
     returns = torch.from_numpy(array(64, seed=2)).to(device)
 
-    def act():
+    def act(seen):
         with torch.no_grad():
-            logits, value = acting(torch.as_tensor(seen, device=device)[None])
+            logits, value = acting(seen[None])
             chances = torch.softmax(logits, dim=-1)
         return chances, value.item(), chances.argmax().item()
 
@@ -45,4 +45,4 @@ def make(torch, device):
         optimizer.step()
         return loss.item()
 
-    return {"act": act, "update": update}
+    return {"act": Call(act, seen), "update": update}

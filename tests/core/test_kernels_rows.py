@@ -12,6 +12,7 @@ except ImportError as error:
     pytest.skip(f"no thread pool for numba: {error}", allow_module_level=True)
 from flambeau.ops._op import REGISTRY
 
+numba_norm._WORTH_EVAL = numba_setup.BLOCK  # else the shapes below are too small for one of the kernels
 WHERE = {name: module for module in (numba_rows, numba_loss, numba_norm) for name in module.__all__
          if name in REGISTRY}  # fmt: skip
 

@@ -164,7 +164,7 @@ def scaled_dot_product_attention(
 
 
 def _fused(query: Any, key: Any, value: Any, mask: Any, dropout_p: float) -> bool:
-    """Whether the op `attention` takes the case: no gradient of the mask, and neither vmap nor autocast (a tracer may)."""
+    """Whether the op `attention` takes the case: no gradient of the mask, no vmap and no autocast (but a tracer)."""
     kind = getattr(query, "array", query).dtype
     plain = kind == np.float32 and query.shape[:-2] == key.shape[:-2] == value.shape[:-2] and query.ndim > 1
     return (

@@ -5,6 +5,7 @@ what it does not take (dtypes other than float32, empty arrays, forked children 
 """
 
 import importlib
+import sys
 from typing import Any
 
 __all__ = ["load", "load_numba", "register"]
@@ -63,6 +64,9 @@ def load_numba() -> bool:
     from ...ops._op import REGISTRY, kernel
 
     try:
+        folder = importlib.import_module(".numba_setup", __name__).cache_folder()
+        if not folder.exists() and sys.stderr.isatty():
+            print(f"flambeau: compiling kernels at their first use; they are kept in {folder}", file=sys.stderr)
         modules = {name: importlib.import_module(f".{name}", __name__) for name in _NUMBA}
     except ImportError:
         for functions in _NUMBA.values():
