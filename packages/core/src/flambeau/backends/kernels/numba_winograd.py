@@ -12,8 +12,7 @@ channels lie side by side: the transforms work on vectors of channels, whatever 
 import numpy as np
 from numba import prange
 
-from .numba_setup import elementwise, helper
-from .numba_vector import (
+from .numba_lanes import (
     Code,
     load,
     product4,
@@ -25,6 +24,7 @@ from .numba_vector import (
     transpose,
     zero,
 )  # fmt: skip
+from .numba_setup import elementwise, helper
 
 __all__ = ["forward", "forward_small", "kernels", "weight_grad"]
 
