@@ -36,7 +36,9 @@ class Timed:
         self.cases = made if isinstance(made, dict) else {"": made}
         if form:
             self.cases = {
-                name: Call(torch.compile(step.function), *step.inputs) if isinstance(step, Call) else torch.compile(step)
+                name: Call(torch.compile(step.function), *step.inputs)
+                if isinstance(step, Call)
+                else torch.compile(step)
                 for name, step in self.cases.items()
             }
         self.unit = getattr(module, "UNIT", "s")
