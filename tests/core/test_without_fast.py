@@ -1,4 +1,4 @@
-"""Without the extra `fast` everything works, slower: one training run through all families of kernels, with and without."""
+"""Without the extra `fast` everything works, slower: one training run through all families of kernels, both ways."""
 
 import os
 import subprocess

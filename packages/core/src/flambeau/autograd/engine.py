@@ -113,6 +113,11 @@ def _owner(array: Any) -> Any:
     return array
 
 
+def _forgetting(key: int, pop: Any = _modified.pop) -> Any:
+    """Forgets an owner; bound here, as the names of a module are gone when arrays die with the interpreter."""
+    return lambda _: pop(key, None)
+
+
 def mark_modified(array: Any) -> None:
     """Notes that the array's memory was changed in place just now."""
     global _last_modified
@@ -121,7 +126,7 @@ def mark_modified(array: Any) -> None:
     key = id(owner)
     previous = _modified.get(key)
     if previous is None:
-        _modified[key] = (_last_modified, weakref.ref(owner, lambda _: _modified.pop(key, None)), 1)
+        _modified[key] = (_last_modified, weakref.ref(owner, _forgetting(key)), 1)
     else:
         _modified[key] = (_last_modified, previous[1], previous[2] + 1)
 
