@@ -148,5 +148,5 @@ def combinations(input: Any, r: int = 2, with_replacement: bool = False) -> Any:
 
         return zeros(0, dtype=input.dtype, device=getattr(input, "device", None))
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    rows = list(choose(range(input.shape[0]), r))
+    rows = [list(row) for row in choose(range(input.shape[0]), r)]
     return input[rows] if rows else reshape(input[:0], (0, r))
