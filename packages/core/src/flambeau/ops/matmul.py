@@ -102,17 +102,13 @@ def linear(xp, input, weight, bias=None):
         raise RuntimeError(
             f"the last dimension of the input ({_by(input)}) must be {weight.shape[-1]}, the layer's in_features"
         )
-    if input.dtype.itemsize == 2 and _half(xp, input):
+    if _half(xp, input):
         return linear(widened(input), widened(weight), None if bias is None else widened(bias)).astype(input.dtype)
-    if input.ndim == 2:  # the usual case, and for small layers every call counts: dot takes half the time of matmul
-        out = xp.dot(input, weight.T)
-        if bias is not None:
-            out += bias
-        return out
-    out = xp.dot(input.reshape(math.prod(input.shape[:-1]), input.shape[-1]), weight.T)
+    rows = input if input.ndim == 2 else input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+    out = xp.dot(rows, weight.T)  # for small layers half the time of matmul
     if bias is not None:
         out += bias
-    return out.reshape(input.shape[:-1] + weight.shape[:1])
+    return out if input.ndim == 2 else out.reshape(input.shape[:-1] + weight.shape[:1])
 
 
 _ACTIVATIONS = {

@@ -6,6 +6,7 @@ what it does not take (dtypes other than float32, empty arrays, forked children 
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["load", "load_numba", "register"]
@@ -44,36 +45,32 @@ _WORTH = {**dict.fromkeys(_NUMBA["numba_recurrent"], 1 << 10), "batch_norm_eval"
 
 def load() -> bool:
     """Load the fast kernels now; False where oneDNN or cffi is missing, everything then runs on NumPy alone."""
-    from ...ops._op import REGISTRY, kernel
-
-    try:
-        modules = {name: importlib.import_module(f".{name}", __name__) for name in _MODULES}
-    except ImportError:
-        for functions in _MODULES.values():
-            for function in functions:
-                REGISTRY[function].kernel = None
-        return False
-    for name, functions in _MODULES.items():
-        for function in functions:
-            kernel(function)(getattr(modules[name], function))
-    return True
+    return _install(_MODULES)
 
 
 def load_numba() -> bool:
     """Load the kernels that Numba compiles; False where it, or a thread pool that it can use safely, is missing."""
-    from ...ops._op import REGISTRY, kernel
-
     try:
         folder = importlib.import_module(".numba_setup", __name__).cache_folder()
         if not folder.exists() and sys.stderr.isatty():
             print(f"flambeau: compiling kernels at their first use; they are kept in {folder}", file=sys.stderr)
-        modules = {name: importlib.import_module(f".{name}", __name__) for name in _NUMBA}
     except ImportError:
-        for functions in _NUMBA.values():
+        pass  # the modules say so as well
+    return _install(_NUMBA)
+
+
+def _install(table: dict[str, tuple[str, ...]]) -> bool:
+    """Hang the functions of these modules on their ops; none, and False, where a module cannot be imported."""
+    from ...ops._op import REGISTRY, kernel
+
+    try:
+        modules = {name: importlib.import_module(f".{name}", __name__) for name in table}
+    except ImportError:
+        for functions in table.values():
             for function in functions:
                 REGISTRY[function].kernel = None
         return False
-    for name, functions in _NUMBA.items():
+    for name, functions in table.items():
         for function in functions:
             kernel(function)(getattr(modules[name], function))
     return True
@@ -93,9 +90,11 @@ def register() -> None:
     """Hang a stand-in on each op that has a fast kernel: the first call loads the library, so importing stays light."""
     from ...ops._op import REGISTRY, kernel
 
-    def stand_in(name: str) -> Any:
+    def stand_in(name: str, load_kernels: Callable[[], bool], worth: int) -> Any:
         def first_call(*args: Any) -> Any:
-            load()
+            if not _is_worth(args, worth):
+                return NotImplemented
+            load_kernels()
             fast = REGISTRY[name].kernel
             return NotImplemented if fast is None else fast(*args)
 
@@ -103,22 +102,10 @@ def register() -> None:
 
     for functions in _MODULES.values():
         for name in functions:
-            kernel(name)(stand_in(name))
-
-    def numba_stand_in(name: str) -> Any:
-        worth = _WORTH.get(name, _WORTH_NUMBA)
-
-        def first_call(*args: Any) -> Any:
-            if not _is_worth(args, worth):
-                return NotImplemented
-            compiled = REGISTRY[name].kernel if load_numba() else None
-            return NotImplemented if compiled is None else compiled(*args)
-
-        return first_call
-
+            kernel(name)(stand_in(name, load, 0))
     for functions in _NUMBA.values():
         for name in functions:
-            kernel(name)(numba_stand_in(name))
+            kernel(name)(stand_in(name, load_numba, _WORTH.get(name, _WORTH_NUMBA)))
     for module, functions in _LIGHT.items():
         for name in functions:
             kernel(name)(getattr(importlib.import_module(f".{module}", __name__), name))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from . import _WORTH
 from .numba_rows import rows, rows_at_once
 from .numba_setup import BLOCK, accepts, inlined_sum, reducing
 
@@ -22,7 +23,7 @@ __all__ = [
 
 f = np.float32
 _ZERO, _ONE = f(0), f(1)
-_WORTH_EVAL = 1 << 17  # elements: as `kernels` has it
+_WORTH_EVAL = _WORTH["batch_norm_eval"]  # elements
 _PART = 4096  # elements that are added up in single precision
 _BLOCKS, _ROWS = 64, 8  # blocks that share a sum of the weights' gradients: at most 64, of at least 8 rows
 
