@@ -10,8 +10,18 @@ import pytest
 import flambeau
 from flambeau import nn, optim
 from flambeau.data import DataLoader, Dataset, TensorDataset
-from flambeau.errors import FlambeauError
-from flambeau.train import Callback, CheckpointFolder, EarlyStopping, fit, supervised
+from flambeau.errors import FlambeauError, UsageError
+from flambeau.train import (
+    Callback,
+    CheckpointFolder,
+    EarlyStopping,
+    Freeze,
+    find_lr,
+    fit,
+    parameter_groups,
+    supervised,
+    warmup_schedule,
+)
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(24, 5))
@@ -142,7 +152,7 @@ def test_warmup_schedule():
     for kind, end in (("cosine", 0.0), ("linear", 0.0), ("constant", 1.0)):
         optimizer.param_groups[0].pop("initial_lr", None)
         optimizer.param_groups[0]["lr"] = 1.0
-        schedule = supervised.warmup_schedule(optimizer, kind, 3, 10)
+        schedule = warmup_schedule(optimizer, kind, 3, 10)
         rates = []
         for _ in range(10):
             rates.append(optimizer.param_groups[0]["lr"])
@@ -302,3 +312,116 @@ def test_an_empty_dataset_is_a_clear_error():
     model = model64()
     with pytest.raises(FlambeauError, match="no samples"):
         fit(model, optim.SGD(model.parameters()), squared, DataLoader(Empty(), 4), epochs=1)
+
+
+def small(seed=0):
+    flambeau.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+
+
+LOADER = [(flambeau.tensor(X[i : i + 8], dtype=flambeau.float32), flambeau.tensor(Y[i : i + 8], dtype=flambeau.float32))
+          for i in (0, 8, 16)]  # fmt: skip
+
+
+def test_autocast_is_round_the_forward_pass_only():
+    seen = []
+
+    def step(model, batch):
+        seen.append(flambeau.is_autocast_enabled("cpu"))
+        return squared(model, batch)
+
+    model = small()
+    optimizer = optim.SGD(model.parameters(), lr=0.01)
+    fit(model, optimizer, step, LOADER, epochs=1, autocast=lambda: flambeau.autocast("cpu"),
+        callbacks=[Recorder(lambda run: seen.append(flambeau.is_autocast_enabled("cpu")))])  # fmt: skip
+    assert seen == [True, False] * 3
+
+
+class Recorder(Callback):
+    def __init__(self, tell):
+        self.on_step = tell
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_scaler_changes_no_step_but_those_that_overflow(accumulate, clip):
+    def weights(scaler):
+        model = small()
+        run = fit(model, optim.SGD(model.parameters(), lr=0.01), squared, LOADER, epochs=2, accumulate=accumulate,
+                  clip=clip, scaler=scaler)  # fmt: skip
+        return np.concatenate([p.detach().array.ravel() for p in model.parameters()]), run
+
+    plain, _ = weights(None)
+    scaled, run = weights(flambeau.amp.GradScaler("cpu", init_scale=2.0**10))
+    np.testing.assert_array_equal(plain, scaled)  # a power of two as scale is exact
+    over = flambeau.amp.GradScaler("cpu", init_scale=2.0**126)
+    _, skipped = weights(over)
+    assert skipped.counters.optimizer_step < run.counters.optimizer_step and over.get_scale() < 2.0**126
+    assert "scaler" in run.state_dict()
+
+
+def test_frozen_parts_stay_until_they_are_unfrozen():
+    model = small()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    moved = []
+
+    class Look(Callback):
+        def on_epoch(self, run, row):
+            moved.append([n for n, v in model.state_dict().items() if not np.array_equal(v.array, start[n].array)])
+
+    fit(model, optim.SGD(model.parameters(), lr=0.01, momentum=0.9), squared, LOADER, epochs=2,
+        callbacks=[Freeze(["0.*", "1.*"], until=1), Look()])  # fmt: skip
+    assert moved[0] == ["3.weight", "3.bias"]
+    # The bias in front of batch norm has no gradient but rounding.
+    assert set(moved[1]) >= set(start) - {"0.bias"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mend"), [("bakbone.*", "its parts are 0.*, 1.*, 3.*"), ("3.wieght", "'3.weight'")]
+)
+def test_a_pattern_that_fits_nothing(pattern, mend):
+    model = small()
+    with pytest.raises(UsageError) as error:
+        fit(model, optim.SGD(model.parameters(), lr=0.01), squared, LOADER, epochs=1, callbacks=[Freeze([pattern])])
+    assert pattern in error.value.cause and mend in error.value.mend
+    with pytest.raises(UsageError, match="no parameter"):
+        parameter_groups(model, 0.1, rates={pattern: 1.0})
+
+
+def test_rates_by_layer():
+    model = nn.Sequential()
+    model.stem = nn.Linear(2, 2)
+    model.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    model.head = nn.Linear(2, 1)
+    groups = parameter_groups(model, 1.0, weight_decay=0.1, layer_decay=0.5, rates={"head.*": 3.0, "*.bias": 0.0})
+    rate = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    found = {name: rate[id(p)] for name, p in model.named_parameters()}
+    assert found == {
+        "stem.weight": (0.125, 0.1), "blocks.0.weight": (0.25, 0.1), "blocks.1.weight": (0.5, 0.1),
+        "head.weight": (3.0, 0.1), "stem.bias": (0.0, 0.0), "blocks.0.bias": (0.0, 0.0),
+        "blocks.1.bias": (0.0, 0.0), "head.bias": (0.0, 0.0),
+    }  # fmt: skip
+
+
+def test_the_rate_test_leaves_nothing_changed_and_finds_a_rate_that_trains():
+    model = small()
+    optimizer = optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    before = copy.deepcopy(model.state_dict())
+    loader = DataLoader(TensorDataset(X.astype(np.float32), Y.astype(np.float32)), 8, shuffle=True)
+    expected = copy.deepcopy(loader.state_dict())
+    test = find_lr(model, optimizer, squared, loader, steps=80)
+    assert optimizer.param_groups[0]["lr"] == 0.3 and not optimizer.state and loader.state_dict() == expected
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value.array, before[name].array)
+    assert test.rates == sorted(test.rates) and len(test.rates) == len(test.losses)
+    run = fit(model, optim.SGD(model.parameters(), lr=test.suggestion, momentum=0.9), squared, loader, epochs=10)
+    assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"]
+
+
+def test_the_rate_test_refuses_what_it_cannot_measure():
+    model = small()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(FlambeauError, match="no batches"):
+        find_lr(model, optimizer, squared, [])
+    with pytest.raises(FlambeauError, match="not finite"):
+        find_lr(model, optimizer, lambda m, b: (flambeau.tensor(float("nan")), 1), LOADER)

@@ -73,13 +73,41 @@ def test_a_run_is_not_overwritten_but_resumed(spiral, trained, tmp_path):
     assert done.returncode == 0 and (tmp_path / "run" / "model.safetensors").read_bytes() != before
 
 
+def test_a_toml_file_starts_a_run_and_its_folder_alone_resumes_it(spiral, tmp_path):
+    (tmp_path / "run.toml").write_text('model = "spiral/rbf"\noutput = "run"\n[options]\nsteps = 3\nlr = 0.5\n')
+    assert spiral("train", "--config", "run.toml", "--set", "steps=2").returncode == 0
+    started = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert started["model"] == "spiral/rbf" and started["options"] == {"steps": 2, "lr": 0.5}
+    done = spiral("train", "--resume", "run")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == started
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "mend"),
+    [
+        ('modle = "spiral/rbf"', "run.toml has an unknown key 'modle'", "did you mean 'model'?"),
+        ('model = "spiral/rbf"\n[options]\nstpes = 1', "trainer 'spiral/steps' has no option 'stpes'", "'steps'"),
+        ("[options]\nsteps = 1", "there is no MODEL", "models list"),
+        ("model = ", "run.toml is not TOML", "mend the file"),
+    ],
+)
+def test_wrong_toml(spiral, tmp_path, text, cause, mend):
+    (tmp_path / "run.toml").write_text(text)
+    done = spiral("train", "--config", "run.toml")
+    lines = done.stderr.splitlines()
+    assert done.returncode in (1, 2) and len(lines) == 2, done.stderr
+    assert lines[0].startswith(f"error: {cause}") and mend in lines[1]
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "cause", "mend"),
     [
         (["--set", "stpes=2"], 2, "trainer 'spiral/steps' has no option 'stpes'", "did you mean 'steps'?"),
         (["--epochs", "2"], 2, "trainer 'spiral/steps' has no option 'epochs'", ""),
         (["--set", "steps"], 2, "--set 'steps' is not KEY=VALUE", "write --set width=64"),
-        (["--set", "steps=many"], 2, "option 'steps' of trainer 'spiral/steps' must be int, not 'many'", ""),
+        (["--set", "steps=many"], 2, "option steps='many' is not int", "give steps a value of type int"),
         (["--set", "seed=1", "--seed", "1"], 2, "option 'seed' is given twice", "give it once"),
         (["--trainer", "spiral/step"], 2, "trainer 'spiral/step' is not registered", "did you mean 'spiral/steps'?"),
         (["--task", "pionts"], 2, "task 'pionts' is not registered", "did you mean 'spiral/points'?"),

@@ -15,7 +15,7 @@ _BUILT_IN = {
     "datasets": ("flambeau.cli.registry:datasets", "List datasets, or describe one."),
     "tasks": ("flambeau.cli.registry:tasks", "List tasks, or describe one."),
     "trainers": ("flambeau.cli.registry:trainers", "List trainers, or describe one."),
-    "train": ("flambeau.cli.work:train", "Train a model."),
+    "train": ("flambeau.cli.train:train", "Train a model."),
     "evaluate": ("flambeau.cli.work:evaluate", "Measure a trained model on a dataset."),
     "predict": ("flambeau.cli.work:predict", "Run a trained model on files."),
     "plugins": ("flambeau.cli.plugins:plugins", "Show the installed plugins, check them, or start one."),

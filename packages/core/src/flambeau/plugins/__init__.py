@@ -25,7 +25,7 @@ from .errors import AmbiguousNameError, NotRegisteredError, PluginError, PluginW
 from .hookspecs import hookimpl
 from .manager import PluginManager, PluginRecord
 from .models import checkpoint_path
-from .options import check_keys, option_defaults, parse_options
+from .options import check_keys, option_defaults
 from .registry import install_hint
 from .spec import (
     API_VERSION,
@@ -78,7 +78,6 @@ __all__ = [
     "missing_plugin_hint",
     "model_for_architecture",
     "option_defaults",
-    "parse_options",
     "resolve",
     "resolve_weights",
     "save_model",

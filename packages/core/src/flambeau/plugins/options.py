@@ -1,18 +1,14 @@
-"""Options by name: unknown keys and wrong types give one clear line."""
+"""Options by name: unknown keys give one clear line."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ..errors import UsageError
 from .registry import did_you_mean, near
-
-T = TypeVar("T")
 
 
 def option_defaults(target: Callable[..., Any]) -> dict[str, Any] | None:
@@ -48,55 +44,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise UsageError(f"{what} has no option {key!r}", hint or options)
 
 
-def parse_options(target: type[T], options: Mapping[str, Any], what: str = "the trainer") -> T:
-    """An instance of the dataclass `target` from options that came from a command line.
-
-    Raises:
-        UsageError: an unknown key, a missing one, or a value of another type than the field's.
-
-    >>> @dataclasses.dataclass
-    ... class Recipe:
-    ...     lr: float = 0.1
-    >>> parse_options(Recipe, {"lr": 1})
-    Recipe(lr=1.0)
-    """
-    fields = {field.name: field for field in dataclasses.fields(target) if field.init}  # type: ignore[arg-type]
-    check_keys(options, fields, what)
-    hints = typing.get_type_hints(target)
-    values = {key: _convert(key, value, hints.get(key, Any), what) for key, value in options.items()}
-    for name, field in fields.items():
-        if name not in values and _field_default(field) is ...:
-            raise UsageError(f"{what} needs the option {name!r}", f"add --set {name}=VALUE")
-    return target(**values)
-
-
 def _field_default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     return ... if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def _convert(key: str, value: Any, hint: Any, what: str) -> Any:
-    choices = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    for choice in choices:
-        if (choice in (None, type(None)) and value is None) or choice is Any:
-            return value
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if choice in (bool, str) and isinstance(value, choice):
-            return value
-        if choice is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        origin = typing.get_origin(choice) or choice
-        if origin in (tuple, list) and isinstance(value, list | tuple):
-            return origin(value)
-        if origin is dict and isinstance(value, dict):
-            return value
-        if origin is typing.Literal and value in typing.get_args(choice):
-            return value
-        if isinstance(origin, type) and origin not in (bool, int, float, str, tuple, list, dict, type(None)):
-            return value
-    wanted = str(hint) if typing.get_origin(hint) else getattr(hint, "__name__", str(hint))
-    raise UsageError(
-        f"option {key!r} of {what} must be {wanted}, not {value!r}", f"pass --set {key}=VALUE of that type"
-    )

@@ -354,7 +354,7 @@ class TrainerFactory(Protocol):
             output: the run's folder. It exists when `resume` is true; else the trainer makes it.
             options: ``epochs``, ``batch_size``, ``lr``, ``seed``, ``device`` when given, and every ``--set key=value``
                 (the value parsed as JSON when it is JSON). The trainer raises ``FlambeauError`` for an unknown key
-                (``flambeau.plugins.parse_options`` does it for a dataclass).
+                (``flambeau.options.from_options`` does it for a dataclass).
             resume: go on from the state in `output`.
 
         Returns:

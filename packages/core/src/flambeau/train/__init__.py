@@ -3,10 +3,12 @@
 from . import supervised
 from .callbacks import Callback, EarlyStopping
 from .checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
-from .config import describe_options, from_options, to_plain
 from .loop import Counters, Run, fit
+from .lr_finder import RateTest, find_lr
 from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Metric, Perplexity
+from .parameters import Freeze, parameter_groups
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
+from .schedules import warmup_schedule
 
 __all__ = [
     "F1",
@@ -20,6 +22,7 @@ __all__ = [
     "Counters",
     "Dice",
     "EarlyStopping",
+    "Freeze",
     "HistoryWriter",
     "LearningCurve",
     "Mean",
@@ -28,13 +31,14 @@ __all__ = [
     "Perplexity",
     "PlainReporter",
     "ProgressBar",
+    "RateTest",
     "Run",
-    "describe_options",
+    "find_lr",
     "fit",
-    "from_options",
+    "parameter_groups",
     "read_checkpoint",
     "reporter",
     "supervised",
-    "to_plain",
+    "warmup_schedule",
     "write_checkpoint",
 ]

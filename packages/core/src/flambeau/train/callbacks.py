@@ -1,8 +1,9 @@
 """Callbacks: objects that are told what a run does.
 
-Order, for each of the four moments the callbacks in the order of their list:
+Order, for each of the five moments the callbacks in the order of their list:
 
 - ``on_start(run)`` once, after a resumed state is restored;
+- ``on_epoch_start(run)`` when an epoch begins, or goes on after a resume, and the model is in training mode;
 - ``on_step(run)`` after each optimizer step, when schedule and EMA have moved;
 - ``on_epoch(run, row)`` after each epoch and its evaluation, before the checkpoint; `row` is the history's new line;
 - ``on_end(run)`` once, also when an error or Ctrl-C ends the run (then ``run.finished`` is False).
@@ -26,10 +27,13 @@ Mode = Literal["min", "max"]
 
 
 class Callback:
-    """Base class with four methods that do nothing."""
+    """Base class with five methods that do nothing."""
 
     def on_start(self, run: Run) -> None:
         """The run begins or goes on."""
+
+    def on_epoch_start(self, run: Run) -> None:
+        """An epoch begins or goes on."""
 
     def on_step(self, run: Run) -> None:
         """The optimizer has made a step."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ __all__ = ["Counters", "Run", "fit"]
 
 Step = Callable[[Any, Any], tuple[Any, ...]]
 Evaluate = Callable[[Any], dict[str, float]]
+Context = Callable[[], AbstractContextManager[Any]]
+_PARTS = ("model", "optimizer", "schedule", "ema", "scaler", "loader")
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Run:
     epochs: int
     schedule: Any = None
     ema: Any = None
+    scaler: Any = None
     callbacks: Sequence[Callback] = ()
     batches: int | None = None
     counters: Counters = field(default_factory=Counters)
@@ -79,7 +83,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, as plain data and Tensors."""
-        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "ema", "loader")}
+        parts = {name: getattr(self, name) for name in _PARTS}
         callbacks = [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks]
         return {
             **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
@@ -94,7 +98,7 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a saved state over; the objects must be built as they were for the saved run."""
-        for name in ("model", "optimizer", "schedule", "ema", "loader"):
+        for name in _PARTS:
             part = getattr(self, name)
             if hasattr(part, "state_dict") != (name in state):
                 cause = f"the checkpoint has {'a' if name in state else 'no'} state for the {name}, this run differs"
@@ -122,6 +126,8 @@ def fit(
     schedule_unit: Literal["step", "epoch"] = "step",
     clip: float | None = None,
     accumulate: int = 1,
+    autocast: Context = nullcontext,
+    scaler: Any = None,
     ema: Any = None,
     evaluate: Evaluate | None = None,
     monitor: str | None = None,
@@ -139,6 +145,8 @@ def fit(
         schedule: a learning-rate schedule; its ``step()`` comes after each optimizer step or epoch (`schedule_unit`).
         clip: largest allowed norm of the gradient.
         accumulate: batches an optimizer step; the gradient is that of the mean over all of them.
+        autocast: makes the context of a step's forward pass, e.g. ``lambda: flambeau.autocast("cpu")`` for bfloat16.
+        scaler: a `flambeau.amp.GradScaler`, for float16; a step that it leaves out moves neither schedule nor EMA.
         ema: averaged weights (``update_parameters(model)``, ``module``); evaluated in place of the model.
         evaluate: ``evaluate(model) -> {name: value}`` after each epoch, without gradients and in eval mode.
         monitor, mode: column of the history that decides which checkpoint is the best, and in which direction.
@@ -151,7 +159,8 @@ def fit(
     if accumulate < 1:
         raise ValueError(f"fit: accumulate must be at least 1, not {accumulate}")
     batches = len(loader) if isinstance(loader, Sized) else None
-    run = Run(model, optimizer, loader, epochs, schedule, ema, callbacks, batches)
+    run = Run(model, optimizer, loader, epochs, schedule, ema, scaler, callbacks, batches)
+    per_step = schedule if schedule_unit == "step" else None
     if resume and checkpoints is not None and checkpoints.exists():
         run.load_state_dict(checkpoints.load())
 
@@ -163,7 +172,7 @@ def fit(
         for callback in callbacks:
             callback.on_start(run)
         while run.counters.epoch < epochs and not run.stop:
-            for _ in _train_epoch(run, step, clip, accumulate, schedule if schedule_unit == "step" else None):
+            for _ in _train_epoch(run, step, autocast, clip, accumulate, per_step):
                 if checkpoint_every and run.counters.optimizer_step % checkpoint_every == 0:
                     save()
             if schedule is not None and schedule_unit == "epoch":
@@ -183,20 +192,26 @@ def fit(
     return run
 
 
-def _train_epoch(run: Run, step: Step, clip: float | None, accumulate: int, schedule: Any) -> Iterable[None]:
+def _train_epoch(
+    run: Run, step: Step, autocast: Context, clip: float | None, accumulate: int, schedule: Any
+) -> Iterable[None]:
     """One epoch; yields after each optimizer step, where nothing is half done."""
     run.model.train()
+    for callback in run.callbacks:
+        callback.on_epoch_start(run)
     run.optimizer.zero_grad()
     began = time.monotonic()
     loss, count, waiting = 0.0, 0.0, 0
     for batch in run.loader:
-        loss_sum, number, *samples = step(run.model, batch)
+        with autocast():
+            loss_sum, number, *samples = step(run.model, batch)
         value, number = float(loss_sum.item()), float(number)
         if not math.isfinite(value):
             raise _not_finite(run, value)
         if number:
             # Alone, a batch is divided before backward; in a group the summed gradient by the group's count.
-            (loss_sum / number if accumulate == 1 else loss_sum).backward()
+            objective = loss_sum / number if accumulate == 1 else loss_sum
+            (objective if run.scaler is None else run.scaler.scale(objective)).backward()
         loss, count, waiting = loss + value, count + number, waiting + 1
         run.counters.step += 1
         run.counters.samples += int(samples[0] if samples else number)
@@ -223,19 +238,32 @@ def _update(run: Run, loss: float, count: float, clip: float | None, accumulate:
         if clip is not None:
             from ..nn.utils import clip_grad_norm_
 
+            if run.scaler is not None:
+                run.scaler.unscale_(run.optimizer)
             clip_grad_norm_(parameters, clip)
-        run.optimizer.step()
+        if _step_optimizer(run):
+            run.counters.optimizer_step += 1
+            if schedule is not None:
+                schedule.step()
+            if run.ema is not None:
+                run.ema.update_parameters(run.model)
         run.optimizer.zero_grad()
-        run.counters.optimizer_step += 1
-        if schedule is not None:
-            schedule.step()
-        if run.ema is not None:
-            run.ema.update_parameters(run.model)
         run.recent_loss = loss / count
     run.sums.loss += loss
     run.sums.count += count
     for callback in run.callbacks:
         callback.on_step(run)
+
+
+def _step_optimizer(run: Run) -> bool:
+    """The optimizer's step; False if the scaler left it out because a scaled gradient had overflowed."""
+    if run.scaler is None:
+        run.optimizer.step()
+        return True
+    before = run.scaler.get_scale()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return bool(run.scaler.get_scale() >= before)
 
 
 def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +20,16 @@ from ..data import DataLoader
 from ..errors import FlambeauError, UsageError
 from ..io.atomic import atomic_write
 from ..io.weights import save_model_state
+from ..options import to_plain
 from .callbacks import Callback, EarlyStopping, Mode
 from .checkpoint import CheckpointFolder, seed_everything
-from .config import to_plain
 from .loop import Run, fit
 from .metrics import Mean, Metric
+from .parameters import Freeze, parameter_groups
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
+from .schedules import Decay, warmup_schedule
 
-__all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run", "warmup_schedule"]
+__all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run"]
 
 Loss = Callable[[Any, Any], tuple[Any, Any]]
 Predict = Callable[[Any, Any], tuple[Any, Any]]
@@ -44,10 +47,16 @@ class Options:
         optimizer: adamw, adam or sgd.
         momentum: of sgd.
         betas: of adam and adamw.
-        schedule: cosine or linear decay to 0, or constant, after the warm-up.
+        rates: factors of the rate of parts of the model by pattern, e.g. ``{"backbone.*": 0.1}``.
+        layer_decay: factor of the rate from each block to the one before it.
+        freeze: patterns of parameters that are not trained, e.g. ``backbone.*``.
+        unfreeze: epochs after which they are trained all the same; none for never.
+        schedule: cosine, linear, inverse_sqrt or constant, after the warm-up.
         warmup: share of the run in which the rate rises linearly.
+        min_lr: share of the peak rate below which the schedule does not go.
         clip: largest norm of the gradient; none for no limit.
         accumulate: batches an optimizer step.
+        autocast: bfloat16 or float16 (with loss scaling) for products; none for float32 throughout.
         ema: decay of averaged weights, e.g. 0.999; none for none.
         label_smoothing: for trainers whose loss is cross-entropy.
         patience: epochs without improvement after which the run stops; none for never.
@@ -65,10 +74,16 @@ class Options:
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    rates: dict[str, float] | None = None
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()
+    unfreeze: int | None = None
+    schedule: Decay = "cosine"
     warmup: float = 0.05
+    min_lr: float = 0.0
     clip: float | None = None
     accumulate: int = 1
+    autocast: Literal["bfloat16", "float16"] | None = None
     ema: float | None = None
     label_smoothing: float = 0.0
     patience: int | None = None
@@ -85,7 +100,7 @@ class Options:
         for name in ("lr", "weight_decay", "momentum", "label_smoothing", "workers"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"option {name}={getattr(self, name)} must not be negative")
-        for name in ("warmup", "ema"):
+        for name in ("warmup", "ema", "min_lr", "layer_decay"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise ValueError(f"option {name}={getattr(self, name)} must lie between 0 and 1")
 
@@ -172,33 +187,27 @@ def evaluate(
 
 
 def make_optimizer(model: Any, options: Options) -> Any:
-    """The optimizer of the options; weight decay acts on parameters of two or more dimensions only."""
+    """The optimizer of the options, over groups of parameters with their own rates and weight decay."""
     from .. import optim
 
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(
+        model, options.lr, weight_decay=options.weight_decay, rates=options.rates, layer_decay=options.layer_decay
+    )
     if options.optimizer == "sgd":
         return optim.SGD(groups, lr=options.lr, momentum=options.momentum)
     return (optim.AdamW if options.optimizer == "adamw" else optim.Adam)(groups, lr=options.lr, betas=options.betas)
 
 
-def warmup_schedule(optimizer: Any, kind: str, warmup: int, total: int) -> Any:
-    """A schedule by optimizer steps: linear rise over `warmup` steps, then cosine, linear or constant to `total`."""
-    from .. import optim
+def mixed_precision(options: Options) -> tuple[Callable[[], Any], Any]:
+    """The context of a step's forward pass and the gradient scaler (None where none is needed)."""
+    if options.autocast is None:
+        return nullcontext, None
+    import flambeau
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min(1.0, (step - warmup) / max(1, total - warmup))
-        if kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
-        return 1.0 - done if kind == "linear" else 1.0
-
-    return optim.lr_scheduler.LambdaLR(optimizer, factor)
+    kind = options.device.partition(":")[0]
+    dtype = getattr(flambeau, options.autocast)
+    scaler = flambeau.amp.GradScaler(kind) if options.autocast == "float16" else None
+    return lambda: flambeau.autocast(kind, dtype=dtype), scaler
 
 
 def to_device(batch: Any, device: Any) -> Any:
@@ -267,7 +276,8 @@ def run(
     )  # fmt: skip
     optimizer = make_optimizer(net, options)
     steps = options.epochs * math.ceil(len(train_loader) / options.accumulate)
-    schedule = warmup_schedule(optimizer, options.schedule, round(options.warmup * steps), steps)
+    schedule = warmup_schedule(optimizer, options.schedule, round(options.warmup * steps), steps, options.min_lr)
+    autocast, scaler = mixed_precision(options)
     ema = optim.EMA(net, options.ema, warmup=True) if options.ema else None
 
     def step(net: Any, batch: Any) -> tuple[Any, Any, int]:
@@ -282,15 +292,17 @@ def run(
 
     monitor, mode = _monitor(monitor, mode, metrics, valid_data)
     watchers: list[Callback] = list(callbacks)
+    if options.freeze:
+        watchers.append(Freeze(options.freeze, options.unfreeze))
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
     watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
     checkpoints = CheckpointFolder(folder / "checkpoints")
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
-        accumulate=options.accumulate, ema=ema, evaluate=None if valid_data is None else validate, monitor=monitor,
-        mode=mode, callbacks=watchers, checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
-        resume=resume,
+        accumulate=options.accumulate, autocast=autocast, scaler=scaler, ema=ema,
+        evaluate=None if valid_data is None else validate, monitor=monitor, mode=mode, callbacks=watchers,
+        checkpoints=checkpoints, checkpoint_every=options.checkpoint_every, resume=resume,
     )  # fmt: skip
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}

@@ -10,7 +10,7 @@ import numpy as np
 
 from flambeau import Tensor
 from flambeau.data import DataLoader
-from flambeau.plugins import parse_options
+from flambeau.options import from_options
 from flambeau.train import Mean, Metric, supervised
 
 from ..data import FixedNoise, Images
@@ -67,7 +67,7 @@ def score(module: VAE, images: Images, batch_size: int) -> dict[str, Any]:
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Negative ELBO on a split of idx files, a csv of pixels or a folder of pictures."""
-    settings = parse_options(EvaluateOptions, options, "the autoencoding task")
+    settings = from_options(EvaluateOptions, options, "the autoencoding task")
     module = load_generator(model, VAE, settings.device)
     return score(module, open_split(module, data, split), settings.batch_size)
 
@@ -76,5 +76,5 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """A PNG grid of samples for each seed in `inputs`; the same seed gives the same bytes."""
-    settings = parse_options(GridOptions, options, "the autoencoding task")
+    settings = from_options(GridOptions, options, "the autoencoding task")
     return predict_grids(load_generator(model, VAE, settings.device), inputs, output, settings, {})

@@ -13,7 +13,7 @@ import flambeau
 from flambeau import Tensor
 from flambeau.data import DataLoader
 from flambeau.errors import UsageError
-from flambeau.plugins import parse_options
+from flambeau.options import from_options
 from flambeau.train import supervised
 
 from ..data import FixedNoise, Images
@@ -72,7 +72,7 @@ def score(module: DDPM, images: Images, batch_size: int) -> dict[str, Any]:
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Denoising loss on a split of idx files, a csv of pixels or a folder of pictures."""
-    settings = parse_options(EvaluateOptions, options, "the diffusion task")
+    settings = from_options(EvaluateOptions, options, "the diffusion task")
     module = load_generator(model, DDPM, settings.device)
     return score(module, open_split(module, data, split), settings.batch_size)
 
@@ -81,7 +81,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """A PNG grid of samples for each seed in `inputs`; the same seed gives the same bytes."""
-    settings = parse_options(DiffusionGridOptions, options, "the diffusion task")
+    settings = from_options(DiffusionGridOptions, options, "the diffusion task")
     module = load_generator(model, DDPM, settings.device)
     if settings.steps is not None and not 1 <= settings.steps <= module.config.steps:
         most = module.config.steps

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flambeau.options import from_options
 from flambeau.plugins import create_model
-from flambeau.train import from_options, supervised
+from flambeau.train import supervised
 
 from ..tasks.diffusion import denoise, fixed_noise, score
 from .common import SampleGrids, SampleOptions, checked, finish, read_splits

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flambeau import Tensor
+from flambeau.options import from_options
 from flambeau.plugins import create_model
-from flambeau.train import from_options, supervised
+from flambeau.train import supervised
 
 from ..models.vae import elbo_terms
 from ..tasks.autoencoding import ELBOTerm, autoencode, fixed_noise, score

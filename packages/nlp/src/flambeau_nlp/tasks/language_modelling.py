@@ -11,7 +11,7 @@ import numpy as np
 
 from flambeau.data import DataLoader
 from flambeau.errors import FlambeauError
-from flambeau.plugins import parse_options
+from flambeau.options import from_options
 from flambeau.train import supervised
 
 from ..data import Windows, open_text
@@ -77,7 +77,7 @@ def score(module: CharGPT, text: str, batch_size: int = 32) -> dict[str, float]:
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Perplexity and nats per character on a split; of a single file, ``test`` is its tail and ``all`` the whole."""
-    settings = parse_options(EvaluateOptions, options, "the language-modelling task")
+    settings = from_options(EvaluateOptions, options, "the language-modelling task")
     text = open_text(data, split, settings.holdout)
     return score(load_language_model(model, settings.device), text, settings.batch_size)
 
@@ -86,7 +86,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """Each input's text and what the model writes after it; a line end that closes a file is no part of the prompt."""
-    settings = parse_options(PredictOptions, options, "the language-modelling task")
+    settings = from_options(PredictOptions, options, "the language-modelling task")
     module = load_language_model(model, settings.device)
     for source in inputs:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flambeau.errors import FlambeauError
-from flambeau.plugins import parse_options
+from flambeau.options import from_options
 from flambeau.train import F1, Accuracy
 
 from ..data import Labelled, open_labelled
@@ -73,7 +73,7 @@ def score(module: TextCNN, rows: Labelled, batch_size: int = 64) -> dict[str, fl
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Accuracy and macro F1 on a split; of a single file, ``test`` is the part that training holds out."""
-    settings = parse_options(EvaluateOptions, options, "the text-classification task")
+    settings = from_options(EvaluateOptions, options, "the text-classification task")
     rows = open_labelled(data, split, settings.holdout, settings.label)
     return score(load_classifier(model, settings.device), rows, settings.batch_size)
 
@@ -82,7 +82,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """The likeliest class and its probability for each line of each input; with ``text=true`` of the input itself."""
-    settings = parse_options(PredictOptions, options, "the text-classification task")
+    settings = from_options(PredictOptions, options, "the text-classification task")
     module = load_classifier(model, settings.device)
     classes = module.config.classes
     for source in inputs:

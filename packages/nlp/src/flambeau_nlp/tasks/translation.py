@@ -8,7 +8,7 @@ from typing import Any
 
 from flambeau.data import DataLoader
 from flambeau.errors import FlambeauError
-from flambeau.plugins import parse_options
+from flambeau.options import from_options
 from flambeau.train import supervised
 
 from ..data import PAD, ListDataset, Pairs, open_pairs, pad_batch
@@ -96,7 +96,7 @@ def score(
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Perplexity and BLEU on ``<split>.<source language>`` and ``<split>.<target language>`` of a folder."""
-    settings = parse_options(EvaluateOptions, options, "the translation task")
+    settings = from_options(EvaluateOptions, options, "the translation task")
     module = load_translator(model, settings.device)
     source, target = module.config.source_language, module.config.target_language
     pairs = open_pairs(data, split, source, target)
@@ -110,7 +110,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """Each input with its lines translated; an input with a line that cannot be translated is reported and left out."""
-    settings = parse_options(PredictOptions, options, "the translation task")
+    settings = from_options(PredictOptions, options, "the translation task")
     module = load_translator(model, settings.device)
     for source in inputs:
         try:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flambeau.errors import FlambeauError, UsageError
+from flambeau.options import from_options
 from flambeau.plugins import create_model
-from flambeau.train import from_options, supervised
+from flambeau.train import supervised
 
 from ..data import PAD, Pairs, open_pairs
 from ..metrics import TokenPerplexity

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import flambeau
 from flambeau.errors import FlambeauError, UsageError
+from flambeau.options import from_options
 from flambeau.plugins import create_model
-from flambeau.train import Accuracy, from_options, supervised
+from flambeau.train import Accuracy, supervised
 
 from ..data import Labelled, ListDataset, open_labelled, pad_batch
 from ..models.text_cnn import words_of

@@ -16,7 +16,8 @@ import flambeau
 from flambeau.errors import FlambeauError, MissingExtraError
 from flambeau.io import atomic_write
 from flambeau.nn.functional import softmax
-from flambeau.plugins import load_model, parse_options
+from flambeau.options import from_options
+from flambeau.plugins import load_model
 
 from ..environments import make_environment, missing_dependency
 from ..models.actor_critic import MLPActorCritic
@@ -96,7 +97,7 @@ def play(
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Returns over episodes in the environment `data`; an environment has no splits."""
-    settings = parse_options(PlayOptions, options, "the control task")
+    settings = from_options(PlayOptions, options, "the control task")
     environment = make_environment(data)
     try:
         module = load_agent(model, environment, data, settings.device)
@@ -124,7 +125,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """Play episodes in each environment named; with an output, the first episode is written as GIF."""
-    settings = parse_options(PredictOptions, options, "the control task")
+    settings = from_options(PredictOptions, options, "the control task")
     if output is not None and find_spec("PIL") is None:
         raise MissingExtraError("a GIF needs Pillow", 'pip install "flambeau-rl[gif]"')
     for name in inputs:

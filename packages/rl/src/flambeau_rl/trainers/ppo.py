@@ -27,9 +27,10 @@ from flambeau import Tensor, nn
 from flambeau.errors import FlambeauError, UsageError
 from flambeau.io import atomic_write
 from flambeau.nn.functional import log_softmax
+from flambeau.options import from_options, to_plain
 from flambeau.plugins import create_model, save_model
 from flambeau.random import default_generator
-from flambeau.train import CheckpointFolder, HistoryWriter, Run, from_options, reporter, to_plain
+from flambeau.train import CheckpointFolder, HistoryWriter, Run, reporter
 
 from ..environments import Environments
 from .curve import ReturnCurve

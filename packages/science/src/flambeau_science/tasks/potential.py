@@ -11,7 +11,8 @@ import numpy as np
 
 from flambeau.errors import FlambeauError
 from flambeau.io import atomic_write
-from flambeau.plugins import load_model, parse_options
+from flambeau.options import from_options
+from flambeau.plugins import load_model
 from flambeau.train.metrics import MAE, RMSE
 
 from ..models.schnet import SchNet, energy_and_forces
@@ -87,7 +88,7 @@ def score(
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Errors on a split of an npz file."""
-    settings = parse_options(EvaluateOptions, options, "the potential task")
+    settings = from_options(EvaluateOptions, options, "the potential task")
     module = load_potential(model, settings.device)
     config = module.config
     dataset = StructureDataset(
@@ -108,7 +109,7 @@ def predict(
 
     Energies are in eV, forces in eV/Å.
     """
-    settings = parse_options(PredictOptions, options, "the potential task")
+    settings = from_options(PredictOptions, options, "the potential task")
     module = load_potential(model, settings.device)
     for source in inputs:
         try:

@@ -13,7 +13,8 @@ import numpy as np
 import flambeau
 from flambeau.errors import FlambeauError
 from flambeau.io import atomic_write
-from flambeau.plugins import load_model, parse_options
+from flambeau.options import from_options
+from flambeau.plugins import load_model
 from flambeau.train.metrics import F1, MAE, R2, RMSE, Accuracy, Metric
 
 from ..tables import Schema, Table, read_csv, read_split
@@ -94,7 +95,7 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Scores on a split: of a folder, of the file that it was trained on, or ``all`` rows of another file."""
-    settings = parse_options(TableOptions, options, "the tabular task")
+    settings = from_options(TableOptions, options, "the tabular task")
     module, schema = load_regressor(model, settings.device)
     whole = read_split(data, split, schema.seed)
     table = whole.without_missing((*schema.inputs, schema.target)) if settings.missing == "drop" else whole
@@ -111,7 +112,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """Predict the target for the rows of CSV files, which need not have it; with an output, write a CSV for each."""
-    settings = parse_options(TableOptions, options, "the tabular task")
+    settings = from_options(TableOptions, options, "the tabular task")
     module, schema = load_regressor(model, settings.device)
     for source in inputs:
         try:

@@ -14,8 +14,9 @@ import numpy as np
 
 import flambeau
 from flambeau.errors import UsageError
+from flambeau.options import from_options
 from flambeau.plugins import create_model
-from flambeau.train import MAE, from_options, supervised
+from flambeau.train import MAE, supervised
 
 from ..models.schnet import SchNet, energy_and_forces, reference_table
 from ..structures import ELEMENTS, Labels, Neighbours, Structure, StructureDataset, make_batch, reference_energies, rms

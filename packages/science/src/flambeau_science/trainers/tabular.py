@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flambeau.options import from_options
 from flambeau.plugins import create_model, load_model
-from flambeau.train import R2, Accuracy, from_options, supervised
+from flambeau.train import R2, Accuracy, supervised
 
 from ..tables import Schema, Table, TabularDataset, fit_schema, read_split
 from ..tasks.tabular import score

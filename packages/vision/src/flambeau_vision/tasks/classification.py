@@ -10,7 +10,8 @@ import numpy as np
 
 import flambeau
 from flambeau.errors import FlambeauError
-from flambeau.plugins import load_model, parse_options
+from flambeau.options import from_options
+from flambeau.plugins import load_model
 from flambeau.train.metrics import Accuracy
 
 from ..datasets import open_classification
@@ -83,7 +84,7 @@ def score(module: flambeau.nn.Module, images: Arrays, targets: Arrays, batch_siz
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Accuracy on a split of a folder of classes, or of MNIST."""
-    settings = parse_options(EvaluateOptions, options, "the classification task")
+    settings = from_options(EvaluateOptions, options, "the classification task")
     dataset = open_classification(data, split)
     module = load_classifier(model, settings.device)
     if module.config.num_classes != len(dataset.classes):
@@ -98,7 +99,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """The likeliest classes of each picture; one that fails is reported in its own record and the others go on."""
-    settings = parse_options(PredictOptions, options, "the classification task")
+    settings = from_options(PredictOptions, options, "the classification task")
     if output is not None:
         raise FlambeauError("classification writes no files", "leave -o out; --json prints the result as JSON")
     module = load_classifier(model, settings.device)

@@ -12,7 +12,8 @@ from PIL import Image
 
 import flambeau
 from flambeau.errors import FlambeauError
-from flambeau.plugins import load_model, parse_options
+from flambeau.options import from_options
+from flambeau.plugins import load_model
 from flambeau.train.metrics import MeanIoU
 
 from ..datasets import CamVid
@@ -183,7 +184,7 @@ def score(
 
 def evaluate(model: str, data: str, split: str, options: dict[str, Any]) -> Mapping[str, Any]:
     """Mean IoU, pixel accuracy and the IoU of each class on a split of a CamVid folder."""
-    settings = parse_options(EvaluateOptions, options, "the segmentation task")
+    settings = from_options(EvaluateOptions, options, "the segmentation task")
     dataset = CamVid(data, split)
     module = load_segmenter(model, settings.device)
     if module.config.num_classes != len(dataset.classes):
@@ -201,7 +202,7 @@ def predict(
     model: str, inputs: Sequence[str], output: str | None, options: dict[str, Any]
 ) -> Iterable[Mapping[str, Any]]:
     """Segment photos; a photo that fails is reported in its own record and the others go on."""
-    settings = parse_options(PredictOptions, options, "the segmentation task")
+    settings = from_options(PredictOptions, options, "the segmentation task")
     module = load_segmenter(model, settings.device)
     for source in inputs:
         try:

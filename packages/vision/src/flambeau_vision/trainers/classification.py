@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambeau.options import from_options
 from flambeau.plugins import create_model, load_model
-from flambeau.train import Accuracy, from_options, supervised
+from flambeau.train import Accuracy, supervised
 
 from ..datasets import PictureDataset, open_classification
 from ..tasks.classification import score

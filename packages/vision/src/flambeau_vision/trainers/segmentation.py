@@ -19,8 +19,9 @@ import flambeau.nn.functional as F
 from flambeau import Tensor
 from flambeau.data import ConcatDataset
 from flambeau.errors import UsageError
+from flambeau.options import from_options
 from flambeau.plugins import create_model, load_model
-from flambeau.train import Callback, MeanIoU, Run, from_options, supervised
+from flambeau.train import Callback, MeanIoU, Run, supervised
 
 from ..datasets import CamVid
 from ..tasks.segmentation import score

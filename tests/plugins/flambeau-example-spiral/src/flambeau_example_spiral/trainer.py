@@ -7,7 +7,8 @@ import numpy as np
 
 import flambeau
 from flambeau import nn, optim
-from flambeau.plugins import create_model, load_model, parse_options, save_model
+from flambeau.options import from_options
+from flambeau.plugins import create_model, load_model, save_model
 
 from .points import Spirals
 
@@ -22,7 +23,7 @@ class Recipe:
 
 
 def train(model_id, data, output, options, resume):
-    recipe = parse_options(Recipe, options, "trainer 'spiral/steps'")
+    recipe = from_options(Recipe, options, "trainer 'spiral/steps'")
     spirals = Spirals(split="train")
     flambeau.manual_seed(recipe.seed)
     config = {"centres": recipe.centres}

@@ -1,4 +1,4 @@
-"""Options as dataclasses: texts from a command line become typed fields, unknown keys are refused with a suggestion."""
+"""Options as dataclasses: texts from a command line or a TOML file become typed fields, unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import difflib
 import enum
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from ..errors import UsageError
+from .errors import FlambeauError, UsageError
 
-__all__ = ["describe_options", "from_options", "to_plain"]
+__all__ = ["describe_options", "from_options", "merge_settings", "read_settings", "to_plain"]
 
 D = TypeVar("D")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null", "")
 
 
-def from_options(cls: type[D], options: Mapping[str, Any]) -> D:
+def from_options(cls: type[D], options: Mapping[str, Any], what: str = "") -> D:
     """Builds the dataclass `cls` from `options`, converting texts to the types of the fields.
 
     Understood: bool, int, float, str, Path, enums, Literal, ``X | None``, list/tuple of those (``"1,2,3"``), dict
     (JSON), and nested dataclasses (``"a.b"`` or a mapping).
+
+    Args:
+        what: whose options they are, for messages: "the tabular task".
 
     Raises:
         UsageError: an unknown key (with a suggestion), a missing one, or a value that does not fit.
@@ -43,7 +46,8 @@ def from_options(cls: type[D], options: Mapping[str, Any]) -> D:
     for key, value in options.items():
         name, dot, rest = str(key).replace("-", "_").partition(".")
         if name not in fields or (dot and not dataclasses.is_dataclass(hints[name])):
-            raise UsageError(f"unknown option {key!r}", _suggest(str(key), cls))
+            cause = f"{what} has no option {key!r}" if what else f"unknown option {key!r}"
+            raise UsageError(cause, _suggest(str(key), cls))
         if dot:
             nested.setdefault(name, {})[rest] = value
         else:
@@ -79,6 +83,53 @@ def describe_options(cls: type) -> list[tuple[str, str, str]]:
             default = field.default_factory()
         rows.append((field.name, _type_name(hint), "needed" if default is dataclasses.MISSING else str(default)))
     return rows
+
+
+def read_settings(path: str | Path, known: Iterable[str]) -> dict[str, Any]:
+    """The contents of a TOML file (or JSON, by its ending) whose top-level keys are among `known`.
+
+    Raises:
+        FlambeauError: it cannot be read or parsed.
+        UsageError: an unknown key, with a suggestion.
+    """
+    import json
+    import tomllib
+
+    parse = json.loads if str(path).endswith(".json") else tomllib.loads
+    try:
+        settings = parse(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise FlambeauError(f"{path} cannot be read: {error.strerror}", "check the path") from error
+    except ValueError as error:  # of text encoding, JSON and TOML alike
+        kind = "JSON" if parse is json.loads else "TOML"
+        raise FlambeauError(f"{path} is not {kind}: {error}", "mend the file") from error
+    names = list(known)
+    if not isinstance(settings, dict):
+        raise FlambeauError(f"{path} holds no keys", f"its keys are {', '.join(names)}")
+    for key in settings:
+        if key not in names:
+            close = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+            mend = f"did you mean {close[0]!r}?" if close else f"its keys are {', '.join(names)}"
+            raise UsageError(f"{path} has an unknown key {key!r}", mend)
+    return settings
+
+
+def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it; mappings inside are merged, and dots in the keys of `changes` lead into them.
+
+    >>> merge_settings({"lr": 0.1, "model": {"width": 8}}, {"model.depth": 2})
+    {'lr': 0.1, 'model': {'width': 8, 'depth': 2}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        name, dot, rest = key.partition(".")
+        inner = {rest: value} if dot else value
+        old = merged.get(name)
+        if isinstance(inner, Mapping) and (dot or isinstance(old, Mapping)):
+            merged[name] = merge_settings(old if isinstance(old, Mapping) else {}, inner)
+        else:
+            merged[name] = inner
+    return merged
 
 
 def to_plain(options: Any) -> Any:
@@ -128,7 +179,7 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
     if origin in (list, tuple):
         return _convert_sequence(value, origin, arguments, hint, key)
     if hint is dict or origin is dict:
-        return _convert_dict(value, key)
+        return _convert_dict(value, arguments, key)
     return _convert_scalar(value, hint, key)
 
 
@@ -177,7 +228,7 @@ def _convert_sequence(value: Any, origin: Any, arguments: tuple[Any, ...], hint:
     return tuple(_convert(item, kind, key) for item, kind in zip(value, arguments, strict=True))
 
 
-def _convert_dict(value: Any, key: str) -> dict[str, Any]:
+def _convert_dict(value: Any, arguments: tuple[Any, ...], key: str) -> dict[str, Any]:
     import json
 
     if isinstance(value, str):
@@ -187,7 +238,8 @@ def _convert_dict(value: Any, key: str) -> dict[str, Any]:
             raise UsageError(f"option {key} is not JSON: {error}", 'write for example {"a": 1}') from error
     if not isinstance(value, Mapping):
         raise UsageError(f"option {key}={value!r} is not a JSON object", 'write for example {"a": 1}')
-    return dict(value)
+    kind = arguments[1] if arguments else Any
+    return {name: _convert(item, kind, f"{key}.{name}") for name, item in value.items()}
 
 
 def _type_name(hint: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from flambeau.errors import UsageError
-from flambeau.train import describe_options, from_options, to_plain
+from flambeau.options import describe_options, from_options, to_plain
 from flambeau.train.supervised import Options
 
 
