@@ -75,8 +75,7 @@ def find_lr(
         FlambeauError: the loss was not finite from the start, or the loader is empty.
 
     >>> import flambeau
-    >>> x = flambeau.tensor([[1.0], [2.0]])
-    ... net = flambeau.nn.Linear(1, 1)
+    >>> x, net = flambeau.tensor([[1.0], [2.0]]), flambeau.nn.Linear(1, 1)
     >>> square = lambda net, x: (((net(x) - 3 * x) ** 2).sum(), len(x))
     >>> test = find_lr(net, flambeau.optim.SGD(net.parameters(), lr=1.0), square, [x], steps=50)
     >>> 1e-7 < test.suggestion < 1
