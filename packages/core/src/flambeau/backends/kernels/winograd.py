@@ -4,13 +4,12 @@
 the convolution of the output's gradient with the kernels turned around, padding 2 - p.
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ._arrays import dense, empty
+from ._arrays import compiled, dense, empty
 
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
@@ -20,19 +19,6 @@ _WORTH_NUMBA = 1 << 21  # pairs of an output and an input channel: smaller convo
 _CACHE = 100_000  # numbers that the transformed tiles of a task should have, about the size of a second level cache
 _HELD = 2_000_000  # numbers of transformed tiles that the gradient of the kernels holds at a time
 _NO_BIAS = np.empty(0, np.float32)
-
-_compiled: Any = None
-
-
-def _code() -> Any:
-    """The compiled kernels; None where Numba is missing, or in a forked child."""
-    global _compiled
-    if _compiled is None:
-        try:
-            _compiled = importlib.import_module(".numba_winograd", __package__)
-        except ImportError:
-            _compiled = False
-    return _compiled if _compiled and importlib.import_module(".numba_setup", __package__).ready() else None
 
 
 def _fits(geometry: Sequence, least: int) -> bool:
@@ -72,7 +58,7 @@ def input_grad(g: np.ndarray, weight: np.ndarray, geometry: Sequence) -> Any:
 
 
 def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding: int, backward: bool) -> Any:
-    code = _code()
+    code = compiled("numba_winograd")
     if code is None:
         return None
     input, last = dense(input)
@@ -111,7 +97,7 @@ def weight_grad(g: np.ndarray, input: np.ndarray, geometry: Sequence) -> Any:
     """Gradient with respect to the weight; None where another kernel is better."""
     if not _fits(geometry, 16):
         return None
-    code = _code()
+    code = compiled("numba_winograd")
     if code is None:
         return None
     (g, g_last), (input, last) = dense(g), dense(input)
