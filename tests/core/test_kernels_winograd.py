@@ -180,3 +180,28 @@ def test_forked_children_decline():
     if not child:
         os._exit(0 if winograd.convolution(x, w, None, geometry(x, w, 1)) is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 16, 16), (7, 2, 128, 64), (14, 14, 64, 64), (128, 32, 32, 32), (40, 3, 24, 512)]
+)
+def test_tasks_take_all_rows_and_outputs(shape, threads):
+    total, wide, outs, ins = shape
+    rows, parts = winograd._division(total, wide, outs, ins, threads)
+    assert 1 <= rows <= total and 1 <= parts <= -(-outs // 16)
+    tasks = -(-total // rows)
+    assert total * wide <= winograd._FEW or -(-tasks // threads) * rows <= -(-total // threads) + rows
+
+
+def test_bits_do_not_depend_on_the_division(monkeypatch):
+    x, w = rand(3, 32, 21, 30), rand(72, 32, 3, 3)
+    found = []
+    for rows, parts in ((1, 1), (3, 2), (18, 5)):
+        monkeypatch.setattr(winograd, "_division", lambda *_, division=(rows, parts): division)
+        found.append(winograd.convolution(x, w, None, geometry(x, w, 1)))
+    monkeypatch.setattr(winograd, "_KERNELS", 0)
+    monkeypatch.setattr(winograd, "_HELD", 1 << 40)
+    found.append(winograd.convolution(x, w, None, geometry(x, w, 1)))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])

@@ -44,10 +44,12 @@ def ufunc_of(graph: Graph, node: Node) -> tuple[str, tuple] | None:
     if node.op.startswith("numpy."):
         return (node.op[6:], node.args) if node.op[6:] in _NUMPY_UFUNCS else None
     out = graph.values[node.outputs[0]]
-    if out.dtype.kind != "f" or out.dtype.itemsize < 4 or _has_kernel(node.op):
+    if out.dtype.kind != "f" or out.dtype.itemsize < 4:
         return None
     if node.op == "relu":
         return "maximum", (node.args[0], 0)
+    if _has_kernel(node.op):
+        return None
     known = UFUNCS.get(node.op)
     if known is None:
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import backends, ops, random
 from ..autograd.modes import is_grad_enabled
+from ..ops.inplace import relu_ as inplace_relu
 from ..ops.inplace import write
 from ..tensor import Tensor
 
@@ -33,6 +34,8 @@ def _like(input: Tensor, values: Any) -> Tensor:
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(0, input)"""
+    if inplace and not is_grad_enabled():
+        return inplace_relu(input)
     return _assign(input, ops.relu(input), inplace)
 
 

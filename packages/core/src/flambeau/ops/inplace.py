@@ -21,6 +21,7 @@ from . import random as _random
 from ._dispatch import record
 from ._errors import check_castable
 from ._op import op
+from .activation import relu
 
 
 # -- views ------------------------------------------------------------------------------------------------------
@@ -121,6 +122,21 @@ def make_inplace(function: Callable, name: str) -> Callable:
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"In-place form of `{name.rstrip('_')}`."
     return method
+
+
+def relu_(self: Tensor) -> Tensor:
+    """In-place form of `relu`; without a copy where no gradient is recorded."""
+    mine = self.array
+    recorded = mode.grad and self.requires_grad
+    if recorded:
+        _check_writable(self)
+    if recorded or mode.intercept is not None or not isinstance(mine, np.ndarray) or mine.dtype.kind != "f":
+        return write(self, relu(self))
+    kernel = relu.op.kernel  # type: ignore[attr-defined]
+    if kernel is None or kernel(mine, mine) is NotImplemented:
+        np.maximum(mine, 0, out=mine)
+    mark_modified(mine)
+    return self
 
 
 def make_reshaping(function: Callable, name: str) -> Callable:

@@ -42,7 +42,7 @@ def _attach_inplace() -> None:
         setattr(Tensor, name + "_", inplace.make_reshaping(getattr(Tensor, name), name + "_"))
     for function in (
         inplace.fill_, inplace.zero_, inplace.copy_, inplace.fill_diagonal_, inplace.index_put_, inplace.resize_,
-        inplace.resize_as_, inplace.set_,
+        inplace.relu_, inplace.resize_as_, inplace.set_,
     ):  # fmt: skip
         setattr(Tensor, function.__name__, function)
     for name, draw in _random.FILLERS.items():

@@ -21,7 +21,7 @@ _LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load th
 _NUMBA = {
     "numba_attention": ("attention", "attention_grad"),
     "numba_eltwise": (
-        "_dropout", "gelu", "gelu_grad", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
+        "_dropout", "gelu", "gelu_grad", "relu", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
         "softplus_grad",
     ),
     "numba_index": ("_add_at",),
@@ -39,8 +39,8 @@ _NUMBA = {
 }  # fmt: skip
 _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 # The same where it is another number: NumPy needs a score of calls for each time step of a recurrent layer, but is
-# good enough at a scale and a shift for small images. A first prediction should not have to wait for Numba.
-_WORTH = {**dict.fromkeys(_NUMBA["numba_recurrent"], 1 << 10), "batch_norm_eval": 1 << 17}
+# good enough at a maximum, a scale and a shift for small images. A first prediction should not have to wait for Numba.
+_WORTH = {**dict.fromkeys(_NUMBA["numba_recurrent"], 1 << 10), "batch_norm_eval": 1 << 17, "relu": 1 << 16}
 
 
 def load() -> bool:

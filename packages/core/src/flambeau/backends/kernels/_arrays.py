@@ -1,5 +1,6 @@
 """Checks and layouts that the oneDNN kernels share: float32 arrays (N, C, *spatial), C-ordered or channels last."""
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from . import _onednn
 
-__all__ = ["accepts", "dense", "empty", "layout"]
+__all__ = ["accepts", "compiled", "dense", "empty", "layout"]
 
 _FLOAT32 = np.dtype(np.float32)  # native byte order
 
@@ -17,6 +18,21 @@ def accepts(*arrays: np.ndarray) -> bool:
     if _onednn.disabled:
         return False
     return all(array.dtype == _FLOAT32 and array.size for array in arrays)
+
+
+_modules: dict[str, Any] = {}
+
+
+def compiled(name: str) -> Any:
+    """A module of kernels that Numba compiles, loaded now; None where Numba is missing, or in a forked child."""
+    module = _modules.get(name)
+    if module is None:
+        try:
+            module = importlib.import_module(f".{name}", __package__)
+        except ImportError:
+            module = False
+        _modules[name] = module
+    return module if module and importlib.import_module(".numba_setup", __package__).ready() else None
 
 
 def _last(array: np.ndarray) -> np.ndarray:

@@ -6,16 +6,19 @@ import numpy as np
 from numba import prange
 
 from ...ops._counter import ROW, threshold
+from . import _WORTH
 from .numba_counter import bits, row_keys
 from .numba_math import as_float, as_int, erf, exp, log1p
 from .numba_math import sigmoid as logistic
 from .numba_setup import BLOCK, accepts, elementwise, flat
 
 __all__ = [
-    "_dropout", "gelu", "gelu_grad", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature", "softplus_grad",
+    "_dropout", "gelu", "gelu_grad", "relu", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
+    "softplus_grad",
 ]  # fmt: skip
 
 f, u = np.float32, np.uint32
+_WORTH_RELU = _WORTH["relu"]  # elements
 _ZERO, _HALF, _ONE = f(0), f(0.5), f(1)
 _ROOT, _FLAT2, _CUBIC, _CUBIC3 = f(math.sqrt(0.5)), f(2 * math.sqrt(2 / math.pi)), f(0.044715), f(0.134145)
 _DENSITY = f(1 / math.sqrt(2 * math.pi))
@@ -53,6 +56,14 @@ def _gelu_tanh_grad(g, x, out):
             v = x[i]
             s = logistic(_FLAT2 * (v + _CUBIC * v * v * v))
             out[i] = g[i] * (s + v * s * (_ONE - s) * (_FLAT2 * (_ONE + _CUBIC3 * v * v)))
+
+
+@elementwise
+def _relu(x, out):
+    for block in prange((x.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
+            v = x[i]
+            out[i] = _ZERO if v <= _ZERO else v  # NaN stays
 
 
 @elementwise
@@ -113,12 +124,12 @@ def _drop(low, high, limit, grown, x, out):
             there[i] = here[i] * (grown if bits(first, second, i) >= limit else _ZERO)
 
 
-def _run(code, *arrays, settings=()):
-    """A kernel on arrays of one shape; outputs lie in memory as the last input."""
+def _run(code, *arrays, settings=(), out=None):
+    """A kernel on arrays of one shape; without `out`, the result lies in memory as the last input."""
     last = arrays[-1]
     if last.size < BLOCK or any(a.shape != last.shape for a in arrays) or not accepts(*arrays):
         return NotImplemented
-    out = np.empty_like(last)
+    out = np.empty_like(last) if out is None else out
     vectors = flat(*arrays, out)
     if vectors is None:
         return NotImplemented
@@ -136,6 +147,11 @@ def gelu_grad(g: np.ndarray, input: np.ndarray, approximate: str = "none") -> np
     """The gradient of `gelu` with respect to its input."""
     code = {"none": _gelu_erf_grad, "tanh": _gelu_tanh_grad}.get(approximate)
     return NotImplemented if code is None else _run(code, g, input)
+
+
+def relu(input: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """max(input, 0), into `out` (which may be the input) where that is given."""
+    return NotImplemented if input.size < _WORTH_RELU else _run(_relu, input, out=out)
 
 
 def silu(input: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from . import _WORTH
 from .numba_rows import rows, rows_at_once
 from .numba_setup import BLOCK, accepts, inlined_sum, reducing
 
@@ -23,7 +22,6 @@ __all__ = [
 
 f = np.float32
 _ZERO, _ONE = f(0), f(1)
-_WORTH_EVAL = _WORTH["batch_norm_eval"]  # elements
 _PART = 4096  # elements that are added up in single precision
 _BLOCKS, _ROWS = 64, 8  # blocks that share a sum of the weights' gradients: at most 64, of at least 8 rows
 
@@ -268,7 +266,7 @@ def batch_norm_eval(
     input: np.ndarray, running_mean: np.ndarray, running_var: np.ndarray, weight: Any, bias: Any, eps: float
 ) -> Any:
     """Normalised by given statistics: one scale and one shift per channel, in one pass."""
-    if input.ndim < 2 or input.size < _WORTH_EVAL or not _takes(input, running_mean, running_var, weight, bias):
+    if input.ndim < 2 or not _takes(input, running_mean, running_var, weight, bias):
         return NotImplemented
     scale = 1 / np.sqrt(running_var + f(eps))
     scale = scale if weight is None else scale * weight

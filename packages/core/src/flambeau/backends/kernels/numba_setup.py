@@ -32,7 +32,7 @@ from . import _threads
 
 __all__ = [
     "BLOCK", "accepts", "cache_folder", "elementwise", "flat", "helper", "inlined_sum", "ready", "reducing",
-    "rows_of_task", "scalar", "serial", "written", "written_parallel",
+    "rows_of_task", "scalar", "serial", "threads", "written", "written_parallel",
 ]  # fmt: skip
 
 BLOCK = 1 << 13  # elements that one task of an elementwise kernel works on
@@ -154,6 +154,11 @@ def ready() -> bool:
 def rows_of_task(count: int) -> int:
     """Rows of a matrix for a task of a kernel in which each row is computed alone: the division cannot show then."""
     return max(16, -(-count // _wanted))
+
+
+def threads() -> int:
+    """How many threads kernels use; for divisions of work that cannot show in the results."""
+    return _wanted
 
 
 def _disable_in_child() -> None:

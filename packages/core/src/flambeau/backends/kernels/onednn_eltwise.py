@@ -13,7 +13,11 @@ _WORTH_A_CALL = 1 << 14  # elements: below, NumPy is done before a plan has star
 
 def relu_grad(g: np.ndarray, out: np.ndarray) -> np.ndarray:
     """`g` where `out`, the output of relu, is positive and 0 elsewhere (NaN there, where `g` is not finite)."""
-    if out.size < _WORTH_A_CALL or g.shape != out.shape or not accepts(g, out) or not _same_dense(g, out):
+    if out.size < _WORTH_A_CALL or g.shape != out.shape or not accepts(g, out):
+        return NotImplemented
+    if out.flags.c_contiguous:
+        g = np.ascontiguousarray(g)  # what comes from a mean is one number for many elements: a copy is soon made
+    elif not _same_dense(g, out):
         return NotImplemented
     plan = dnn.cached(_relu_grad, out.size)
     if plan is None:

@@ -1,4 +1,4 @@
-"""Batch normalisation with oneDNN: training forward and backward.
+"""Batch normalisation in training, forward and backward: with Numba for plain NCHW, else with oneDNN.
 
 oneDNN's kernels for plain NCHW do not use vector instructions well; in blocks of channels they are several times
 faster, which pays for the reorders. Where no blocked kernel exists the op's NumPy form is as fast: `NotImplemented`.
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import _onednn as dnn
-from ._arrays import accepts, dense, empty, layout
+from ._arrays import accepts, compiled, dense, empty, layout
 
 __all__ = ["batch_norm_grad", "batch_norm_train"]
 
 _SCALE_AND_SHIFT = 2 | 4  # dnnl_use_scale, dnnl_use_shift
+_WORTH_NUMBA = 1 << 16  # elements: smaller arrays do not even import Numba
 
 
 def batch_norm_train(
@@ -28,6 +29,9 @@ def batch_norm_train(
     bias = np.zeros(channels, np.float32) if bias is None else bias
     if not accepts(input, weight, bias):
         return NotImplemented
+    code = compiled("numba_batch_norm") if input.size >= _WORTH_NUMBA and input.flags.c_contiguous else None
+    if code is not None:
+        return code.forward(input, np.ascontiguousarray(weight), np.ascontiguousarray(bias), float(eps))
     input, last = dense(input)
     plan = dnn.cached(_forward, input.shape, float(eps), last)
     if plan is None:
@@ -56,12 +60,15 @@ def batch_norm_grad(
     weight = np.ones(channels, np.float32) if weight is None else weight
     if not accepts(g, input, mean, var, weight):
         return NotImplemented
+    vectors = [np.ascontiguousarray(v).reshape(channels) for v in (mean, var, weight)]
+    code = compiled("numba_batch_norm") if input.size >= _WORTH_NUMBA and input.flags.c_contiguous else None
+    if code is not None:
+        return code.backward(np.ascontiguousarray(g), input, *vectors, float(eps))
     g, g_last = dense(g)
     input, last = dense(input)
     plan = dnn.cached(_backward, input.shape, float(eps), g_last, last)
     if plan is None:
         return NotImplemented
-    vectors = [np.ascontiguousarray(v).reshape(channels) for v in (mean, var, weight)]
     dx, dweight, dbias = empty(input.shape, last), np.empty(channels, np.float32), np.empty(channels, np.float32)
     plan(g, input, *vectors, dx, dweight, dbias)
     return dx, dweight, dbias

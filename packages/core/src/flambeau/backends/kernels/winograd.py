@@ -1,4 +1,4 @@
-"""Which convolutions go to Winograd's kernels, and how their work is divided: by shapes alone, never by threads.
+"""Which convolutions go to Winograd's kernels, and how their work is divided; threads never change bits.
 
 3x3 kernels with stride 1, without dilation and groups, padding 0 to 2, channels in eights. The gradient of the input is
 the convolution of the output's gradient with the kernels turned around, padding 2 - p.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import dense, empty
+from ._arrays import compiled, dense, empty
 
 __all__ = ["convolution", "input_grad", "weight_grad"]
 
@@ -19,20 +19,10 @@ _LEAST_CHANNELS = 16
 _WORTH_NUMBA = 1 << 21  # pairs of an output and an input channel: smaller convolutions do not even import Numba
 _CACHE = 100_000  # numbers that the transformed tiles of a task should have, about the size of a second level cache
 _HELD = 2_000_000  # numbers of transformed tiles that the gradient of the kernels holds at a time
+_KERNELS = 4_000_000  # numbers of transformed kernels above which making them once for all tasks costs too much memory
+_FEW = 96  # tiles that every task transforms anew, each for its part of the outputs
+_MANY_THREADS = 4  # with more, tasks that share one transform of few tiles are better
 _NO_BIAS = np.empty(0, np.float32)
-
-_compiled: Any = None
-
-
-def _code() -> Any:
-    """The compiled kernels; None where Numba is missing, or in a forked child."""
-    global _compiled
-    if _compiled is None:
-        try:
-            _compiled = importlib.import_module(".numba_winograd", __package__)
-        except ImportError:
-            _compiled = False
-    return _compiled if _compiled and importlib.import_module(".numba_setup", __package__).ready() else None
 
 
 def _fits(geometry: Sequence, least: int) -> bool:
@@ -72,7 +62,7 @@ def input_grad(g: np.ndarray, weight: np.ndarray, geometry: Sequence) -> Any:
 
 
 def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding: int, backward: bool) -> Any:
-    code = _code()
+    code = compiled("numba_winograd")
     if code is None:
         return None
     input, last = dense(input)
@@ -85,24 +75,35 @@ def _run(input: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, padding
     bias = _NO_BIAS if bias is None else np.ascontiguousarray(bias)
     sizes = images, ins, outs, height, width, out_height, out_width, padding, last
     high, wide = -(-out_height // _SIZE), -(-out_width // _SIZE)
-    if outs * 16 > images * high * wide and images * high * wide * ins * 36 < _HELD:
+    threads = importlib.import_module(".numba_setup", __package__).threads()
+    tiles, crowd = images * high * wide, threads > _MANY_THREADS
+    if outs * 16 > tiles and tiles * ins * 36 < _HELD and (ins * outs * 36 > _KERNELS or (tiles <= _FEW and crowd)):
         rows = max(1, min(round(16 / wide), images * high))
         code.forward_small(_line(input, last), w, *steps, backward, bias, _line(out, last), *sizes, rows)
     else:
         u = code.kernels(w, outs, ins, *steps, backward)
-        rows, parts = _division(images, outs, ins, out_height, out_width)
+        rows, parts = _division(images * high, wide, outs, ins, threads)
         code.forward(_line(input, last), u, bias, _line(out, last), *sizes, rows, parts)
     return out
 
 
-def _division(images: int, outs: int, ins: int, height: int, width: int) -> tuple[int, int]:
-    """Rows of tiles that a task takes, and in how many parts the outputs' channels are divided."""
-    high, wide = -(-height // _SIZE), -(-width // _SIZE)
-    wanted = min(max(_CACHE // (36 * ins), 24), 96)
-    rows = max(1, min(round(wanted / wide), images * high))
-    tasks = -(-images * high // rows)
+def _division(total: int, wide: int, outs: int, ins: int, threads: int) -> tuple[int, int]:
+    """Of `total` rows of tiles, how many a task takes, and in how many parts the outputs' channels are divided.
+
+    Each output is computed in one order whatever the division, so this may look at the number of threads.
+    """
+    if total * wide <= _FEW:
+        return total, max(1, min(threads, -(-outs // 32)))
+    wanted = max(1, round(min(max(_CACHE // (36 * ins), 24), 96) / wide))
+
+    def busy(rows: int) -> tuple[int, bool, int]:
+        """Rows that the busiest thread takes; then, how far a task is from the best size for the cache."""
+        tasks = -(-total // rows)
+        return -(-tasks // threads) * rows, rows < wanted, abs(rows - wanted)
+
+    rows = min(range(max(1, wanted // 2), min(2 * wanted + 1, total) + 1), key=busy)
     parts = 1
-    while tasks * parts < 8 and outs >= 64 * parts:
+    while -(-total // rows) * parts < threads and outs >= 64 * parts:
         parts *= 2
     return rows, parts
 
@@ -111,7 +112,7 @@ def weight_grad(g: np.ndarray, input: np.ndarray, geometry: Sequence) -> Any:
     """Gradient with respect to the weight; None where another kernel is better."""
     if not _fits(geometry, 16):
         return None
-    code = _code()
+    code = compiled("numba_winograd")
     if code is None:
         return None
     (g, g_last), (input, last) = dense(g), dense(input)
