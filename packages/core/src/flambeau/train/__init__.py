@@ -7,6 +7,7 @@ from .config import describe_options, from_options, to_plain
 from .loop import Counters, Run, fit
 from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Metric, Perplexity
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
+from .signals import RunStopped, StopSignals
 
 __all__ = [
     "F1",
@@ -29,6 +30,8 @@ __all__ = [
     "PlainReporter",
     "ProgressBar",
     "Run",
+    "RunStopped",
+    "StopSignals",
     "describe_options",
     "fit",
     "from_options",
