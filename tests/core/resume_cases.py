@@ -1,4 +1,4 @@
-"""Runs that the tests kill and resume; as a program: ``python resume_cases.py KIND FOLDER [--resume] [--slow | --stuck]``.
+"""Runs that the tests kill and resume; as a program: ``python resume_cases.py KIND FOLDER [--resume] [--slow]``.
 
 KIND is ``images`` (convolutions) or ``text`` (a language model). Everything that has a state is on: workers that draw
 from `sample_rng` and from the global generators, accumulation, EMA, dropout, a schedule, clipping, early stopping.
@@ -20,7 +20,6 @@ from flambeau.data import DataLoader, Dataset, sample_rng
 from flambeau.io import save_file
 from flambeau.train import Callback, CheckpointFolder, EarlyStopping, HistoryWriter, fit, supervised
 from flambeau.train.checkpoint import seed_everything
-
 
 SECONDS = {"--slow": 0.05, "--stuck": 60.0}
 
@@ -92,7 +91,7 @@ class Ready(Callback):
         time.sleep(self.seconds if self.seconds < 1 or run.counters.optimizer_step > 3 else 0)
 
 
-def train(kind, folder, resume=False, seconds=0.0, epochs=6, **options):
+def train(kind, folder, resume=False, seconds=0.0, epochs=6, extra=(), **options):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     seed_everything(7)
@@ -119,7 +118,7 @@ def train(kind, folder, resume=False, seconds=0.0, epochs=6, **options):
         DataLoader(data, 4, shuffle=True, num_workers=2, persistent_workers=images),
         epochs=epochs, schedule=optim.lr_scheduler.CosineAnnealingLR(optimizer, 120),
         ema=optim.EMA(model, 0.9, warmup=True), evaluate=evaluate, monitor="val_loss",
-        callbacks=[EarlyStopping(patience=50), HistoryWriter(folder), Ready(seconds)],
+        callbacks=[EarlyStopping(patience=50), HistoryWriter(folder), Ready(seconds), *extra],
         checkpoints=CheckpointFolder(folder / "checkpoints"), resume=resume, **settings,
     )  # fmt: skip
     final = {f"model.{key}": value for key, value in model.state_dict().items()}
