@@ -81,7 +81,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, as plain data and Tensors."""
-        parts = {name: getattr(self, name, None) for name in _PARTS}
+        parts: dict[str, Any] = {name: getattr(self, name, None) for name in _PARTS}
         return {
             **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
             "callbacks": save_callbacks(self.callbacks),
