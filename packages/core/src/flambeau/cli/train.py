@@ -126,7 +126,7 @@ class _recorded:
             (self.folder / _STARTED).unlink()
             for path in self.made:
                 path.rmdir()
-        elif issubclass(kind, KeyboardInterrupt):
+        elif issubclass(kind, KeyboardInterrupt | SystemExit):
             note(f"stopped; go on with: flambeau train --resume {self.folder}")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 __all__ = ["WorkerInfo", "draw_seed", "get_worker_info", "sample_rng"]
 
-_SAMPLE, _BATCH = 0, 1
+_SAMPLE, _BATCH, _GLOBALS = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,16 @@ def enter_worker(worker_id: int, num_workers: int, base_seed: int, dataset: Any)
     global _worker_info
     seed = base_seed + worker_id
     _worker_info = WorkerInfo(worker_id, num_workers, seed, dataset)
+    _seed_globals(seed)
+
+
+def enter_worker_batch(base_seed: int, number: int) -> None:
+    """Seeds the global generators for one batch: what a dataset draws from them, instead of from `sample_rng`, then
+    depends neither on which worker loads the batch nor on where a resumed epoch begins."""
+    _seed_globals(int(np.random.SeedSequence([base_seed, _GLOBALS, number]).generate_state(1, np.uint64)[0]))
+
+
+def _seed_globals(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     from ..random import manual_seed

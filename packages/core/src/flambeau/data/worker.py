@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from typing import Any
 
 from ..errors import FlambeauError
 from . import transport
-from .seeding import enter_batch, enter_sample, enter_worker, limit_threads, sample_scope
+from .seeding import enter_batch, enter_sample, enter_worker, enter_worker_batch, limit_threads, sample_scope
 
 __all__ = ["Fetcher", "WorkerError", "WorkerPool"]
 
@@ -119,7 +120,9 @@ def _worker_main(
     # With a copy of the main process's ends open here, its death would not close the pipes, and workers would live on.
     for other in inherited:
         other.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the main process, which stops the workers
+    # Ctrl-C, and a batch system's SIGTERM, go to all processes; the main one ends its step, then stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     number = -1
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
@@ -135,6 +138,8 @@ def _worker_main(
                     enter_worker(worker, workers, seed, fetcher.dataset)
                     fetcher.begin(seed, worker)
                 number = task[2]
+                if not fetcher.iterable:
+                    enter_worker_batch(seed, number)
                 try:
                     batch = fetcher.fetch(number, task[3])
                 except Exception as error:
@@ -162,6 +167,18 @@ def _send_error(
     transport.send(connection, (epoch, number, "error"), (packed, text, repr(error)), folder)
 
 
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for pool in list(_pools):
+        pool.shutdown()
+
+
+# Before multiprocessing's own end, which would wait for the workers after a SIGTERM that they ignore.
+atexit.register(_stop_all)
+
+
 class WorkerPool:
     """`num_workers` processes, each with a pipe of its own.
 
@@ -182,6 +199,7 @@ class WorkerPool:
         self._connections: list[Connection] = []
         folder = None if transport.ANONYMOUS else tempfile.mkdtemp(prefix="flambeau-")
         self.shutdown = weakref.finalize(self, _stop, self._processes, self._connections, folder, os.getpid())
+        _pools.add(self)
         for worker in range(num_workers):
             ours, theirs = context.Pipe()
             inherited = [*self._connections, ours] if context.get_start_method() == "fork" else []
@@ -290,12 +308,8 @@ def _stop(processes: list[Any], connections: list[Connection], folder: str | Non
         process.join(max(0.0, deadline - time.monotonic()))
     for process in processes:
         if process.is_alive():
-            process.terminate()
-    for process in processes:
-        process.join(2)
-        if process.is_alive():
-            process.kill()
-            process.join()
+            process.kill()  # workers ignore SIGTERM
+        process.join()
         process.close()
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 from ..errors import FlambeauError
 
-__all__ = ["atomic_write"]
+__all__ = ["FULL", "atomic_write", "remove_leftovers", "sync_folder"]
 
-_FULL = {
+FULL = {  # errors that mean: no room
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file is too big",
 }
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp")
 _WHY = {
     errno.EACCES: ("permission denied", "choose a folder that you may write to"),
     errno.EPERM: ("permission denied", "choose a folder that you may write to"),
@@ -89,7 +91,26 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", encoding: str |
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(folder)
+    sync_folder(folder)
+
+
+def remove_leftovers(folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> list[str]:
+    """Removes temporary files of writers that were killed; returns their names. Only for who is alone in `folder`.
+
+    Args:
+        folder: not its sub-folders; one that is missing has none.
+        names: of the files that were being written; None for any.
+    """
+    removed = []
+    wanted = None if names is None else {name[:80] for name in names}
+    with contextlib.suppress(OSError):
+        for entry in os.listdir(folder):
+            match = _TEMPORARY.fullmatch(entry)
+            if match and (wanted is None or match[1] in wanted):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(folder, entry))
+                    removed.append(entry)
+    return removed
 
 
 @contextlib.contextmanager
@@ -98,20 +119,20 @@ def _explained(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise _as_flambeau(path, error) from error
         raise
 
 
 def _as_flambeau(path: str | os.PathLike[str], error: OSError) -> FlambeauError:
-    if error.errno in _FULL:
-        cause, mend = _FULL[error.errno], "free some space or choose another disk; the old file is untouched"
+    if error.errno in FULL:
+        cause, mend = FULL[error.errno], "free some space or choose another disk; the old file is untouched"
     else:
         cause, mend = _WHY.get(error.errno or 0, (error.strerror or str(error), "choose another path"))
     return FlambeauError(f"cannot write {os.fspath(path)}: {cause}", mend)
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Makes the rename itself durable; not every file system can, and then nothing is lost but durability."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

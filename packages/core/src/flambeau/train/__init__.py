@@ -9,6 +9,7 @@ from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, M
 from .parameters import Freeze, parameter_groups
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
 from .schedules import warmup_schedule
+from .signals import RunStopped, StopSignals
 
 __all__ = [
     "F1",
@@ -33,6 +34,8 @@ __all__ = [
     "ProgressBar",
     "RateTest",
     "Run",
+    "RunStopped",
+    "StopSignals",
     "find_lr",
     "fit",
     "parameter_groups",

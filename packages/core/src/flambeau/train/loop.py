@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..errors import FlambeauError
 from .callbacks import Callback, Mode, improves, monitored
-from .checkpoint import CheckpointFolder, capture_rng, restore_rng
+from .checkpoint import CheckpointFolder, capture_rng, load_callbacks, load_parts, restore_rng, save_callbacks
+from .saving import Saving
 
 __all__ = ["Counters", "Run", "fit"]
 
 Step = Callable[[Any, Any], tuple[Any, ...]]
 Evaluate = Callable[[Any], dict[str, float]]
 Context = Callable[[], AbstractContextManager[Any]]
-_PARTS = ("model", "optimizer", "schedule", "ema", "scaler", "loader")
+_PARTS = ("model", "optimizer", "schedule", "ema", "scaler", "loader")  # what has a state of its own
 
 
 @dataclass
@@ -84,10 +85,9 @@ class Run:
     def state_dict(self) -> dict[str, Any]:
         """All that an exact resume needs, as plain data and Tensors."""
         parts = {name: getattr(self, name) for name in _PARTS}
-        callbacks = [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks]
         return {
             **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
-            "callbacks": callbacks,
+            "callbacks": save_callbacks(self.callbacks),
             "counters": asdict(self.counters),
             "sums": asdict(self.sums),
             "history": self.history,
@@ -98,17 +98,12 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a saved state over; the objects must be built as they were for the saved run."""
-        for name in _PARTS:
-            part = getattr(self, name)
-            if hasattr(part, "state_dict") != (name in state):
-                cause = f"the checkpoint has {'a' if name in state else 'no'} state for the {name}, this run differs"
-                raise FlambeauError(cause, "resume with the options of the saved run")
-            if name in state:
-                part.load_state_dict(state[name])
-        if len(state["callbacks"]) == len(self.callbacks):
-            for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
-                if saved is not None and hasattr(callback, "load_state_dict"):
-                    callback.load_state_dict(saved)
+        missing = {"model", "optimizer", "callbacks", "counters", "sums", "history", "rng"} - state.keys()
+        if missing:
+            cause = f"this is not the checkpoint of such a run: it has no {', '.join(sorted(missing))}"
+            raise FlambeauError(cause, "resume with what wrote it")
+        load_parts(self, _PARTS, state)
+        load_callbacks(self.callbacks, state["callbacks"])
         self.counters = Counters(**state["counters"])
         self.sums = _Sums(**state["sums"])
         self.history, self.best, self.stop = state["history"], state["best"], state["stop"]
@@ -135,6 +130,8 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoints: CheckpointFolder | None = None,
     checkpoint_every: int | None = None,
+    checkpoint_minutes: float | None = None,
+    config: Mapping[str, Any] | None = None,
     resume: bool = False,
 ) -> Run:
     """Trains `model` and returns the `Run`.
@@ -150,45 +147,45 @@ def fit(
         ema: averaged weights (``update_parameters(model)``, ``module``); evaluated in place of the model.
         evaluate: ``evaluate(model) -> {name: value}`` after each epoch, without gradients and in eval mode.
         monitor, mode: column of the history that decides which checkpoint is the best, and in which direction.
-        checkpoints: where to save after each epoch, and every `checkpoint_every` optimizer steps.
+        checkpoints: where to save after each epoch, and within one every `checkpoint_every` optimizer steps or every
+            `checkpoint_minutes`. SIGTERM and Ctrl-C then let the running step end, save, and raise `RunStopped`.
+        config: resolved options; saved, and a resumed run must have the same.
         resume: go on from the newest checkpoint, if there is one. The result is bit for bit that of an unbroken run.
 
     Raises:
-        FlambeauError: the loss is not finite; a checkpoint cannot be written or none can be read.
+        FlambeauError: the loss is not finite; a checkpoint cannot be written or none can be read; another process
+            trains in the folder of the checkpoints.
+        RunStopped: SIGTERM or Ctrl-C came, and the run is saved.
     """
     if accumulate < 1:
         raise ValueError(f"fit: accumulate must be at least 1, not {accumulate}")
     batches = len(loader) if isinstance(loader, Sized) else None
     run = Run(model, optimizer, loader, epochs, schedule, ema, scaler, callbacks, batches)
     per_step = schedule if schedule_unit == "step" else None
-    if resume and checkpoints is not None and checkpoints.exists():
-        run.load_state_dict(checkpoints.load())
-
-    def save(best: bool = False) -> None:
-        if checkpoints is not None:
-            checkpoints.save(run.state_dict(), best)
-
-    try:
-        for callback in callbacks:
-            callback.on_start(run)
-        while run.counters.epoch < epochs and not run.stop:
-            for _ in _train_epoch(run, step, autocast, clip, accumulate, per_step):
-                if checkpoint_every and run.counters.optimizer_step % checkpoint_every == 0:
-                    save()
-            if schedule is not None and schedule_unit == "epoch":
-                schedule.step()
-            row = _close_epoch(run, evaluate)
+    settings = {"accumulate": accumulate, "clip": clip, "batches": batches, **(config or {})}
+    with Saving(run, checkpoints, checkpoint_every, checkpoint_minutes, settings) as saving:
+        if resume:
+            saving.load()
+        try:
             for callback in callbacks:
-                callback.on_epoch(run, row)
-            value = monitored(row, monitor) if monitor else None
-            better = value is not None and improves(value, run.best["value"] if run.best else None, mode)
-            if better:
-                run.best = {"value": value, "epoch": run.counters.epoch}  # type: ignore[dict-item]
-            save(better)
-        run.finished = True
-    finally:
-        for callback in callbacks:
-            callback.on_end(run)
+                callback.on_start(run)
+            while run.counters.epoch < epochs and not run.stop:
+                for _ in _train_epoch(run, step, autocast, clip, accumulate, per_step):
+                    saving.after_step()
+                if schedule is not None and schedule_unit == "epoch":
+                    schedule.step()
+                row = _close_epoch(run, evaluate)
+                for callback in callbacks:
+                    callback.on_epoch(run, row)
+                value = monitored(row, monitor) if monitor else None
+                better = value is not None and improves(value, run.best["value"] if run.best else None, mode)
+                if better:
+                    run.best = {"value": value, "epoch": run.counters.epoch}  # type: ignore[dict-item]
+                saving.after_epoch(better)
+            run.finished = True
+        finally:
+            for callback in callbacks:
+                callback.on_end(run)
     return run
 
 

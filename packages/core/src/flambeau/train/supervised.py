@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from ..data import DataLoader
 from ..errors import FlambeauError, UsageError
-from ..io.atomic import atomic_write
+from ..io.atomic import atomic_write, remove_leftovers
 from ..io.weights import save_model_state
 from ..options import to_plain
 from .callbacks import Callback, EarlyStopping, Mode
@@ -31,6 +32,7 @@ from .schedules import Decay, warmup_schedule
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run"]
 
+_WRITTEN = ("config.json", "history.jsonl", "history.csv", "curve.png", "model.safetensors")
 Loss = Callable[[Any, Any], tuple[Any, Any]]
 Predict = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -63,6 +65,8 @@ class Options:
         seed: of everything random.
         workers: processes that load data.
         checkpoint_every: optimizer steps between checkpoints within an epoch; none for epochs only.
+        checkpoint_minutes: minutes between checkpoints within an epoch; none for no such limit.
+        keep_checkpoints: how many of the newest to keep, beside the best.
         drop_last: leave a short last batch out of training.
         device: cpu, cuda, cuda:1, ...
     """
@@ -90,11 +94,13 @@ class Options:
     seed: int = 0
     workers: int = 0
     checkpoint_every: int | None = None
+    checkpoint_minutes: float | None = None
+    keep_checkpoints: int = 2
     drop_last: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"option {name}={getattr(self, name)} must be at least 1")
         for name in ("lr", "weight_decay", "momentum", "label_smoothing", "workers"):
@@ -297,12 +303,13 @@ def run(
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
     watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
-    checkpoints = CheckpointFolder(folder / "checkpoints")
+    checkpoints = CheckpointFolder(folder / "checkpoints", options.keep_checkpoints)
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
         accumulate=options.accumulate, autocast=autocast, scaler=scaler, ema=ema,
         evaluate=None if valid_data is None else validate, monitor=monitor, mode=mode, callbacks=watchers,
-        checkpoints=checkpoints, checkpoint_every=options.checkpoint_every, resume=resume,
+        checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
+        checkpoint_minutes=options.checkpoint_minutes, config=_binding(options), resume=resume,
     )  # fmt: skip
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
@@ -315,22 +322,30 @@ def _prepare(
     folder: Path, model_id: str, options: Options, config: Mapping[str, Any] | None, plugin: str, resume: bool
 ) -> Path:
     """The run folder with its config.json; a run is neither overwritten nor resumed with other options."""
-    exists = CheckpointFolder(folder / "checkpoints").exists()
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    exists = checkpoints.exists()
     if exists and not resume:
         raise UsageError(f"{folder} already holds a run", "resume it, or choose another output folder")
     if resume and not exists and not (folder / "config.json").exists():
         raise UsageError(f"{folder} holds no run to resume", "start it without resume, or check the path")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FlambeauError(f"cannot create {folder}: {error.strerror}", "choose another output folder") from error
     plain = {"model": model_id, "config": to_plain(dict(config or {})), "plugin": plugin, "options": to_plain(options)}
     if resume:
         _check_same(folder / "config.json", plain["options"])
-    with atomic_write(folder / "config.json", "w") as file:
-        json.dump(plain, file, indent=2)
-        file.write("\n")
+    with checkpoints.lock():  # a run that is at work here keeps its config.json and its temporary files
+        remove_leftovers(folder, _WRITTEN)
+        with atomic_write(folder / "config.json", "w") as file:
+            json.dump(plain, file, indent=2)
+            file.write("\n")
     return folder
+
+
+# These do not change what a run computes.
+_FREE = {"workers", "device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"}
+
+
+def _binding(options: Options) -> dict[str, Any]:
+    """The options that a resumed run must share."""
+    return {name: value for name, value in to_plain(options).items() if name not in _FREE}
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:
@@ -338,8 +353,7 @@ def _check_same(path: Path, options: dict[str, Any]) -> None:
         saved = json.loads(path.read_text("utf-8"))["options"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FlambeauError(f"{path} cannot be read: {error}", "start the run again in another folder") from error
-    free = {"workers", "device", "checkpoint_every"}  # these do not change what a run computes
-    for name in options.keys() - free:
+    for name in options.keys() - _FREE:
         if to_plain(options[name]) != saved.get(name, options[name]):
             cause = f"option {name} is {options[name]!r}, the run in {path.parent} was started with {saved[name]!r}"
             raise UsageError(cause, f"resume with {name}={saved[name]}, or start a new run in another folder")
@@ -358,7 +372,11 @@ def _monitor(monitor: str | None, mode: Mode | None, metrics: dict[str, Metric],
 
 def _best(done: Run, checkpoints: CheckpointFolder, keep_last: bool) -> tuple[dict[str, Any], dict[str, float]]:
     """The weights to keep (those of the best epoch, averaged if there is an EMA) and their row of the history."""
-    state = None if keep_last else checkpoints.load_best()
+    try:
+        state = None if keep_last else checkpoints.load_best()
+    except FlambeauError as error:
+        warnings.warn(f"{error.cause}; keeping the weights of the last epoch", stacklevel=3)
+        state = None
     if state is None:
         return done.evaluated_model.state_dict(), dict(done.history[-1])
     row = state["history"][-1]
