@@ -6,6 +6,7 @@ from .checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from .config import describe_options, from_options, to_plain
 from .loop import Counters, Run, fit
 from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Metric, Perplexity
+from .report import HtmlReport
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Dice",
     "EarlyStopping",
     "HistoryWriter",
+    "HtmlReport",
     "LearningCurve",
     "Mean",
     "MeanIoU",

@@ -3,7 +3,7 @@
 `run` is a composition of the pieces of ``flambeau.train`` that one can copy and change: data loaders, an optimizer
 with a schedule, the loop, an evaluation, checkpoints, the files of a run folder:
 
-    config.json  history.jsonl  history.csv  curve.png  model.safetensors  checkpoints/
+    config.json  history.jsonl  history.csv  curve.png  report.html  model.safetensors  checkpoints/
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DataLoader
+from ..data import DataLoader, default_collate
 from ..errors import FlambeauError, UsageError
 from ..io.atomic import atomic_write
 from ..io.weights import save_model_state
@@ -23,7 +23,8 @@ from .callbacks import Callback, EarlyStopping, Mode
 from .checkpoint import CheckpointFolder, seed_everything
 from .config import to_plain
 from .loop import Run, fit
-from .metrics import Mean, Metric
+from .metrics import ConfusionMatrix, Mean, Metric
+from .report import HtmlReport
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run", "warmup_schedule"]
@@ -280,11 +281,17 @@ def run(
         found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device)
         return {f"val_{name}": value for name, value in found.items()}
 
+    def example(net: Any) -> Any:
+        data = valid_data if valid_data is not None else train_data
+        return predict(net, to_device((collate_fn or default_collate)([data[0]]), options.device))
+
     monitor, mode = _monitor(monitor, mode, metrics, valid_data)
     watchers: list[Callback] = list(callbacks)
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
-    watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
+    curve = LearningCurve(folder / "curve.png", monitor=monitor, mode=mode)
+    report = HtmlReport(folder, monitor=monitor, mode=mode, confusion=_confusion(metrics), forward=example)
+    watchers += [HistoryWriter(folder), curve, report, progress or reporter()]
     checkpoints = CheckpointFolder(folder / "checkpoints")
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
@@ -342,6 +349,12 @@ def _monitor(monitor: str | None, mode: Mode | None, metrics: dict[str, Metric],
         metric = metrics.get(monitor.removeprefix("val_"))
         mode = "max" if metric is not None and metric.higher_is_better else "min"
     return monitor, mode
+
+
+def _confusion(metrics: dict[str, Metric]) -> ConfusionMatrix | None:
+    """The first metric that counts a confusion matrix small enough to read."""
+    found = (m for m in metrics.values() if isinstance(m, ConfusionMatrix) and m.num_classes <= 40)
+    return next(found, None)
 
 
 def _best(done: Run, checkpoints: CheckpointFolder, keep_last: bool) -> tuple[dict[str, Any], dict[str, float]]:
