@@ -8,6 +8,7 @@ from .loop import Counters, Run, fit
 from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Metric, Perplexity
 from .report import HtmlReport
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
+from .tensorboard import TensorBoard
 
 __all__ = [
     "F1",
@@ -31,6 +32,7 @@ __all__ = [
     "PlainReporter",
     "ProgressBar",
     "Run",
+    "TensorBoard",
     "describe_options",
     "fit",
     "from_options",

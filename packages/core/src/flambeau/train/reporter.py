@@ -34,7 +34,7 @@ def reporter(stream: TextIO | None = None) -> Callback:
 
 
 class ProgressBar(Callback):
-    """One tqdm bar for the whole run: rate, time left, loss, and the metrics of the latest evaluation."""
+    """One bar for the whole run: batches and samples a second, time left, loss, metrics of the latest evaluation."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -44,13 +44,26 @@ class ProgressBar(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.batches if run.batches else None
-        self._bar = tqdm(total=total, initial=run.counters.step, unit="batch", file=self._stream, dynamic_ncols=True)
+        self._pace = _Pace(run)
+        shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}" if total else None
+        self._bar = tqdm(
+            total=total,
+            initial=run.counters.step,
+            unit="batch",
+            file=self._stream,
+            dynamic_ncols=True,
+            bar_format=shape,
+        )
 
     def on_step(self, run: Run) -> None:
-        self._bar.set_description_str(f"epoch {run.counters.epoch + 1}/{run.epochs}", refresh=False)
-        shown = {"loss": f"{run.recent_loss:.4g}", **_shown(run.history[-1] if run.history else {})}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(run.counters.step - self._bar.n)
+        bar = self._bar
+        bar.set_description_str(f"epoch {run.counters.epoch + 1}/{run.epochs}", refresh=False)
+        latest = run.history[-1] if run.history else {}
+        scores = [f"{name}={text}" for name, text in _shown(latest).items() if name != "loss"]
+        # The most wanted first: a narrow terminal cuts the end.
+        parts = [f"loss={run.recent_loss:.4g}", self._pace.left(run), *self._pace.rates(run), *scores]
+        bar.postfix = ", ".join(part for part in parts if part)
+        bar.update(run.counters.step - bar.n)
 
     def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
         self._bar.write(_line(run, row), file=self._stream)
@@ -58,6 +71,26 @@ class ProgressBar(Callback):
     def on_end(self, run: Run) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class _Pace:
+    """How fast a run goes since it was started or resumed, evaluations included."""
+
+    def __init__(self, run: Run) -> None:
+        self._began = time.monotonic()
+        self._step, self._samples = run.counters.step, run.counters.samples
+
+    def rates(self, run: Run) -> list[str]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        batches, samples = run.counters.step - self._step, run.counters.samples - self._samples
+        return [f"{batches / seconds:.3g} batches/s", f"{samples / seconds:.4g} samples/s"]
+
+    def left(self, run: Run) -> str:
+        done = run.counters.step - self._step
+        if not run.batches or not done:
+            return ""
+        seconds = (run.epochs * run.batches - run.counters.step) * (time.monotonic() - self._began) / done
+        return f"{_clock(seconds)} left"
 
 
 class PlainReporter(Callback):
@@ -68,21 +101,20 @@ class PlainReporter(Callback):
         self._seconds = seconds
 
     def on_start(self, run: Run) -> None:
-        self._began = self._spoke = time.monotonic()
-        self._first = run.counters.step
+        self._spoke = time.monotonic()
+        self._pace = _Pace(run)
 
     def on_step(self, run: Run) -> None:
         now = time.monotonic()
         if now - self._spoke < self._seconds:
             return
         self._spoke = now
-        rate = (run.counters.step - self._first) / (now - self._began)
         total = run.epochs * run.batches if run.batches else None
         place = f"epoch {run.counters.epoch + 1}/{run.epochs}, batch {run.counters.step}" + (
             f"/{total}" if total else ""
         )
-        left = f", {_clock((total - run.counters.step) / rate)} left" if total and rate else ""
-        self._say(f"{place}: loss {run.recent_loss:.4g}, {rate:.3g} batches/s{left}")
+        parts = [f"loss {run.recent_loss:.4g}", *self._pace.rates(run), self._pace.left(run)]
+        self._say(f"{place}: {', '.join(part for part in parts if part)}")
 
     def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
         self._spoke = time.monotonic()
@@ -163,7 +195,7 @@ class LearningCurve(Callback):
         if any(isinstance(row.get("lr"), (int, float)) for row in history):
             panels["learning rate"] = ["lr"]
         best = best_row(history, self._monitor, self._mode)
-        columns = min(3, len(panels))
+        columns = 2 if len(panels) == 4 else min(3, len(panels))
         rows = math.ceil(len(panels) / columns)
         figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
         for number, (title, members) in enumerate(panels.items()):

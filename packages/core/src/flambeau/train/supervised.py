@@ -26,6 +26,7 @@ from .loop import Run, fit
 from .metrics import ConfusionMatrix, Mean, Metric
 from .report import HtmlReport
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
+from .tensorboard import TensorBoard
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run", "warmup_schedule"]
 
@@ -57,6 +58,7 @@ class Options:
         checkpoint_every: optimizer steps between checkpoints within an epoch; none for epochs only.
         drop_last: leave a short last batch out of training.
         device: cpu, cuda, cuda:1, ...
+        tensorboard: also write event files for TensorBoard.
     """
 
     epochs: int = 10
@@ -78,6 +80,7 @@ class Options:
     checkpoint_every: int | None = None
     drop_last: bool = False
     device: str = "cpu"
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -291,6 +294,8 @@ def run(
         watchers.append(EarlyStopping(monitor, options.patience, mode))
     curve = LearningCurve(folder / "curve.png", monitor=monitor, mode=mode)
     report = HtmlReport(folder, monitor=monitor, mode=mode, confusion=_confusion(metrics), forward=example)
+    if options.tensorboard:
+        watchers.append(TensorBoard(folder / "tensorboard", hparams=to_plain(options)))
     watchers += [HistoryWriter(folder), curve, report, progress or reporter()]
     checkpoints = CheckpointFolder(folder / "checkpoints")
     done = fit(
