@@ -69,7 +69,9 @@ class TensorBoard(Callback):
     def on_start(self, run: Run) -> None:
         resumed = run.counters.step > 0
         _make_room(self._folder, run.counters.step if resumed else None)
-        self._writer = self._library().SummaryWriter(str(self._folder))
+        # The suffix: a run that goes on within the second would write over the file of that second.
+        suffix = f".from{run.counters.step}"
+        self._writer = self._library().SummaryWriter(str(self._folder), filename_suffix=suffix)
         if not resumed:
             for name, text in self._texts.items():
                 self._writer.add_text(name, text, 0)
