@@ -56,7 +56,9 @@ class StopAt(Callback):
 
 
 def test_the_run_folder(unbroken):
-    names = {"checkpoints", "config.json", "history.jsonl", "history.csv", "model.safetensors", "curve.png"}
+    names = {"checkpoints", "config.json", "history.jsonl", "history.csv", "model.safetensors", "curve.png"} | {
+        "report.html"
+    }
     assert set(os.listdir(unbroken)) == names
     history = [json.loads(line) for line in (unbroken / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in history] == [1, 2, 3, 4] and history[-1]["loss"] < history[0]["loss"]

@@ -39,6 +39,7 @@ _FROM = {
     "use_deterministic_algorithms": "_public", "are_deterministic_algorithms_enabled": "_public",
     "set_float32_matmul_precision": "_public", "get_float32_matmul_precision": "_public",
     "get_default_device": "_public", "vmap": "func", "compile": "compiler",
+    "summary": "utils.summary",
 }  # fmt: skip
 _AUTOGRAD = (
     "no_grad", "enable_grad", "inference_mode", "is_grad_enabled", "set_grad_enabled", "is_inference_mode_enabled",

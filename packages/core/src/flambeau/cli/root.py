@@ -18,6 +18,7 @@ _BUILT_IN = {
     "train": ("flambeau.cli.train:train", "Train a model."),
     "evaluate": ("flambeau.cli.work:evaluate", "Measure a trained model on a dataset."),
     "predict": ("flambeau.cli.work:predict", "Run a trained model on files."),
+    "summary": ("flambeau.cli.summary:summary", "Show a model's layers, parameters, operations and memory."),
     "plugins": ("flambeau.cli.plugins:plugins", "Show the installed plugins, check them, or start one."),
     "doctor": ("flambeau.cli.doctor:doctor", "Check this installation."),
     "completion": ("flambeau.cli.completion:completion", "Print the script that completes commands in a shell."),

@@ -20,6 +20,7 @@ from .output import note, print_error
 _EXTRAS = {
     "cupy": "pip install 'flambeau-core[cuda12]' (or [cuda13])",
     "matplotlib": "pip install 'flambeau-core[plot]'",
+    "tensorboardX": "pip install 'flambeau-core[tensorboard]'",
     "PIL": "pip install Pillow",
 }
 _NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2

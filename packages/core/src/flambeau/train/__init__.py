@@ -7,9 +7,11 @@ from .loop import Counters, Run, fit
 from .lr_finder import RateTest, find_lr
 from .metrics import F1, MAE, R2, RMSE, Accuracy, ConfusionMatrix, Dice, Mean, MeanIoU, Metric, Perplexity
 from .parameters import Freeze, parameter_groups
+from .report import HtmlReport
 from .reporter import HistoryWriter, LearningCurve, PlainReporter, ProgressBar, reporter
 from .schedules import warmup_schedule
 from .signals import RunStopped, StopSignals
+from .tensorboard import TensorBoard
 
 __all__ = [
     "F1",
@@ -25,6 +27,7 @@ __all__ = [
     "EarlyStopping",
     "Freeze",
     "HistoryWriter",
+    "HtmlReport",
     "LearningCurve",
     "Mean",
     "MeanIoU",
@@ -36,6 +39,7 @@ __all__ = [
     "Run",
     "RunStopped",
     "StopSignals",
+    "TensorBoard",
     "find_lr",
     "fit",
     "parameter_groups",

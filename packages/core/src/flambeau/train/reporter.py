@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..io.atomic import atomic_write
-from .callbacks import Callback
+from .callbacks import Callback, Mode
+from .report import best_row
+from .report_svg import log_scale_helps
 
 if TYPE_CHECKING:
     from .loop import Run
@@ -32,7 +34,7 @@ def reporter(stream: TextIO | None = None) -> Callback:
 
 
 class ProgressBar(Callback):
-    """One tqdm bar for the whole run: rate, time left, loss, and the metrics of the latest evaluation."""
+    """One bar for the whole run: batches and samples a second, time left, loss, metrics of the latest evaluation."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -42,13 +44,26 @@ class ProgressBar(Callback):
         from tqdm import tqdm
 
         total = run.epochs * run.batches if run.batches else None
-        self._bar = tqdm(total=total, initial=run.counters.step, unit="batch", file=self._stream, dynamic_ncols=True)
+        self._pace = _Pace(run)
+        shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}" if total else None
+        self._bar = tqdm(
+            total=total,
+            initial=run.counters.step,
+            unit="batch",
+            file=self._stream,
+            dynamic_ncols=True,
+            bar_format=shape,
+        )
 
     def on_step(self, run: Run) -> None:
-        self._bar.set_description_str(f"epoch {run.counters.epoch + 1}/{run.epochs}", refresh=False)
-        shown = {"loss": f"{run.recent_loss:.4g}", **_shown(run.history[-1] if run.history else {})}
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(run.counters.step - self._bar.n)
+        bar = self._bar
+        bar.set_description_str(f"epoch {run.counters.epoch + 1}/{run.epochs}", refresh=False)
+        latest = run.history[-1] if run.history else {}
+        scores = [f"{name}={text}" for name, text in _shown(latest).items() if name != "loss"]
+        # The most wanted first: a narrow terminal cuts the end.
+        parts = [f"loss={run.recent_loss:.4g}", self._pace.left(run), *self._pace.rates(run), *scores]
+        bar.postfix = ", ".join(part for part in parts if part)
+        bar.update(run.counters.step - bar.n)
 
     def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
         self._bar.write(_line(run, row), file=self._stream)
@@ -56,6 +71,26 @@ class ProgressBar(Callback):
     def on_end(self, run: Run) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+class _Pace:
+    """How fast a run goes since it was started or resumed, evaluations included."""
+
+    def __init__(self, run: Run) -> None:
+        self._began = time.monotonic()
+        self._step, self._samples = run.counters.step, run.counters.samples
+
+    def rates(self, run: Run) -> list[str]:
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        batches, samples = run.counters.step - self._step, run.counters.samples - self._samples
+        return [f"{batches / seconds:.3g} batches/s", f"{samples / seconds:.4g} samples/s"]
+
+    def left(self, run: Run) -> str:
+        done = run.counters.step - self._step
+        if not run.batches or not done:
+            return ""
+        seconds = (run.epochs * run.batches - run.counters.step) * (time.monotonic() - self._began) / done
+        return f"{_clock(seconds)} left"
 
 
 class PlainReporter(Callback):
@@ -66,21 +101,20 @@ class PlainReporter(Callback):
         self._seconds = seconds
 
     def on_start(self, run: Run) -> None:
-        self._began = self._spoke = time.monotonic()
-        self._first = run.counters.step
+        self._spoke = time.monotonic()
+        self._pace = _Pace(run)
 
     def on_step(self, run: Run) -> None:
         now = time.monotonic()
         if now - self._spoke < self._seconds:
             return
         self._spoke = now
-        rate = (run.counters.step - self._first) / (now - self._began)
         total = run.epochs * run.batches if run.batches else None
         place = f"epoch {run.counters.epoch + 1}/{run.epochs}, batch {run.counters.step}" + (
             f"/{total}" if total else ""
         )
-        left = f", {_clock((total - run.counters.step) / rate)} left" if total and rate else ""
-        self._say(f"{place}: loss {run.recent_loss:.4g}, {rate:.3g} batches/s{left}")
+        parts = [f"loss {run.recent_loss:.4g}", *self._pace.rates(run), self._pace.left(run)]
+        self._say(f"{place}: {', '.join(part for part in parts if part)}")
 
     def on_epoch(self, run: Run, row: dict[str, Any]) -> None:
         self._spoke = time.monotonic()
@@ -108,15 +142,29 @@ class HistoryWriter(Callback):
 
 
 class LearningCurve(Callback):
-    """Draws ``curve.png``: losses on the left axis, metrics on the right. Needs matplotlib (extra ``[plot]``).
+    """Draws ``curve.png``: training and validation of each quantity together, the best epoch, the learning rate.
 
-    Without matplotlib one line on stderr says how to get it, and the run goes on.
+    A quantity that spans a factor of 30 gets a logarithmic axis. Needs matplotlib (extra ``[plot]``); without it one
+    line on stderr says how to get it, and the run goes on.
+
+    Args:
+        path: the picture's file.
+        every: least seconds between two drawings; the last one is always made.
+        monitor, mode: the column of the history that says which epoch is the best.
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: float = 30.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: float = 30.0,
+        stream: TextIO | None = None,
+        monitor: str | None = None,
+        mode: Mode = "min",
+    ) -> None:
         self._path = Path(path)
         self._every = every
         self._stream = stream or sys.stderr
+        self._monitor, self._mode = monitor, mode
         self._drawn = -math.inf
         self._able = True
 
@@ -138,32 +186,42 @@ class LearningCurve(Callback):
 
     def _draw(self, history: list[dict[str, Any]]) -> None:
         from matplotlib.figure import Figure  # without pyplot: no window, no global state
+        from matplotlib.ticker import MaxNLocator
 
         self._drawn = time.monotonic()
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        left = figure.add_subplot()
-        right = None
         names = [name for name in dict.fromkeys(key for row in history for key in row) if name not in COUNTERS]
-        for number, name in enumerate(names):
-            points = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), (int, float))]
-            if not points:
-                continue
-            if "loss" in name:
-                axes, style = left, "-"
-            else:
-                right = right or left.twinx()
-                axes, style = right, "--"
-            axes.plot(*zip(*points, strict=True), style, color=f"C{number % 10}", marker=".", label=name)
-        left.set_xlabel("epoch")
-        left.set_ylabel("loss")
-        left.grid(alpha=0.3)
-        if right is not None:
-            right.set_ylabel("metrics")
-        lines = [line for axes in figure.axes for line in axes.get_lines()]
-        if lines:
-            left.legend(lines, [str(line.get_label()) for line in lines], loc="best", fontsize="small")
+        titles = list(dict.fromkeys(name.removeprefix("val_") for name in names))[:8]
+        panels = {title: [name for name in names if name.removeprefix("val_") == title] for title in titles}
+        if any(isinstance(row.get("lr"), (int, float)) for row in history):
+            panels["learning rate"] = ["lr"]
+        best = best_row(history, self._monitor, self._mode)
+        columns = 2 if len(panels) == 4 else min(3, len(panels))
+        rows = math.ceil(len(panels) / columns)
+        figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+        for number, (title, members) in enumerate(panels.items()):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            drawn: list[float] = []
+            for name in members:
+                points = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), (int, float))]
+                drawn += [y for _, y in points if math.isfinite(y)]
+                held_out = name.startswith("val_")
+                label = {"lr": "", title: "training"}.get(name, "validation") if len(members) > 1 else name
+                axes.plot(*zip(*points, strict=True), color="C1" if held_out else "C0", marker=".", label=label)
+            if log_scale_helps(drawn):
+                axes.set_yscale("log")
+            if best is not None:
+                axes.axvline(best["epoch"], color="0.5", linestyle=":", linewidth=1)
+                if self._monitor in members:
+                    value = best[self._monitor]
+                    axes.plot([best["epoch"]], [value], "*", color="C2", markersize=11, label=f"best {value:.4g}")
+            axes.set_title(title, fontsize="medium")
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.grid(alpha=0.3)
+            if title != "learning rate" and drawn:
+                axes.legend(loc="best", fontsize="small")
         with atomic_write(self._path) as file:
-            figure.savefig(file, format="png", dpi=120)
+            figure.savefig(file, format="png", dpi=110)
 
 
 def _line(run: Run, row: dict[str, Any]) -> str:

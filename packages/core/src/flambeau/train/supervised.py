@@ -3,12 +3,11 @@
 `run` is a composition of the pieces of ``flambeau.train`` that one can copy and change: data loaders, an optimizer
 with a schedule, the loop, an evaluation, checkpoints, the files of a run folder:
 
-    config.json  history.jsonl  history.csv  curve.png  model.safetensors  checkpoints/
+    config.json  history.jsonl  history.csv  curve.png  report.html  model.safetensors  checkpoints/
 """
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DataLoader
-from ..errors import FlambeauError, UsageError
-from ..io.atomic import atomic_write, remove_leftovers
+from ..data import DataLoader, default_collate
+from ..errors import FlambeauError
 from ..io.weights import save_model_state
 from ..options import to_plain
 from .callbacks import Callback, EarlyStopping, Mode
 from .checkpoint import CheckpointFolder, seed_everything
 from .loop import Run, fit
-from .metrics import Mean, Metric
+from .metrics import ConfusionMatrix, Mean, Metric
 from .parameters import Freeze, parameter_groups
+from .report import HtmlReport
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
+from .run_folder import binding, prepare
 from .schedules import Decay, warmup_schedule
+from .tensorboard import TensorBoard
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run"]
 
-_WRITTEN = ("config.json", "history.jsonl", "history.csv", "curve.png", "model.safetensors")
 Loss = Callable[[Any, Any], tuple[Any, Any]]
 Predict = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -69,6 +69,7 @@ class Options:
         keep_checkpoints: how many of the newest to keep, beside the best.
         drop_last: leave a short last batch out of training.
         device: cpu, cuda, cuda:1, ...
+        tensorboard: also write event files for TensorBoard.
     """
 
     epochs: int = 10
@@ -98,6 +99,7 @@ class Options:
     keep_checkpoints: int = 2
     drop_last: bool = False
     device: str = "cpu"
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "keep_checkpoints"):
@@ -166,7 +168,7 @@ def evaluate(
 
     Args:
         loss: ``loss(output, target) -> (sum, count)``; given, the result has a "loss".
-        metrics: name -> metric; they are reset first.
+        metrics: name -> metric; they are reset first. One that computes several values gives "name_value" for each.
         predict: ``predict(model, batch) -> (output, target)``.
     """
     from ..autograd.modes import no_grad
@@ -189,7 +191,11 @@ def evaluate(
     finally:
         model.train(training)
     result = {} if loss is None else {"loss": mean.compute()}
-    return result | {name: float(metric.compute()) for name, metric in metrics.items()}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, Mapping) else {name: value}
+        result |= {key: float(part) for key, part in parts.items()}
+    return result
 
 
 def make_optimizer(model: Any, options: Options) -> Any:
@@ -272,7 +278,7 @@ def run(
     from .. import optim
 
     metrics = dict(metrics or {})
-    folder = _prepare(Path(output), model_id, options, config, plugin, resume)
+    folder = prepare(Path(output), model_id, options, config, plugin, resume)
     seed_everything(options.seed)
     net = model().to(options.device)
 
@@ -296,67 +302,34 @@ def run(
         found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device)
         return {f"val_{name}": value for name, value in found.items()}
 
+    def example(net: Any) -> Any:
+        data = valid_data if valid_data is not None else train_data
+        return predict(net, to_device((collate_fn or default_collate)([data[0]]), options.device))
+
     monitor, mode = _monitor(monitor, mode, metrics, valid_data)
     watchers: list[Callback] = list(callbacks)
     if options.freeze:
         watchers.append(Freeze(options.freeze, options.unfreeze))
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
-    watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
+    curve = LearningCurve(folder / "curve.png", monitor=monitor, mode=mode)
+    report = HtmlReport(folder, monitor=monitor, mode=mode, confusion=_confusion(metrics), forward=example)
+    if options.tensorboard:
+        watchers.append(TensorBoard(folder / "tensorboard", hparams=to_plain(options)))
+    watchers += [HistoryWriter(folder), curve, report, progress or reporter()]
     checkpoints = CheckpointFolder(folder / "checkpoints", options.keep_checkpoints)
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
         accumulate=options.accumulate, autocast=autocast, scaler=scaler, ema=ema,
         evaluate=None if valid_data is None else validate, monitor=monitor, mode=mode, callbacks=watchers,
         checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
-        checkpoint_minutes=options.checkpoint_minutes, config=_binding(options), resume=resume,
+        checkpoint_minutes=options.checkpoint_minutes, config=binding(options), resume=resume,
     )  # fmt: skip
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
     card = {**dict(notes or {}), "metrics": {name: value for name, value in found.items() if math.isfinite(value)}}
     save_model_state(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
     return found
-
-
-def _prepare(
-    folder: Path, model_id: str, options: Options, config: Mapping[str, Any] | None, plugin: str, resume: bool
-) -> Path:
-    """The run folder with its config.json; a run is neither overwritten nor resumed with other options."""
-    checkpoints = CheckpointFolder(folder / "checkpoints")
-    exists = checkpoints.exists()
-    if exists and not resume:
-        raise UsageError(f"{folder} already holds a run", "resume it, or choose another output folder")
-    if resume and not exists and not (folder / "config.json").exists():
-        raise UsageError(f"{folder} holds no run to resume", "start it without resume, or check the path")
-    plain = {"model": model_id, "config": to_plain(dict(config or {})), "plugin": plugin, "options": to_plain(options)}
-    if resume:
-        _check_same(folder / "config.json", plain["options"])
-    with checkpoints.lock():  # a run that is at work here keeps its config.json and its temporary files
-        remove_leftovers(folder, _WRITTEN)
-        with atomic_write(folder / "config.json", "w") as file:
-            json.dump(plain, file, indent=2)
-            file.write("\n")
-    return folder
-
-
-# These do not change what a run computes.
-_FREE = {"workers", "device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints"}
-
-
-def _binding(options: Options) -> dict[str, Any]:
-    """The options that a resumed run must share."""
-    return {name: value for name, value in to_plain(options).items() if name not in _FREE}
-
-
-def _check_same(path: Path, options: dict[str, Any]) -> None:
-    try:
-        saved = json.loads(path.read_text("utf-8"))["options"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FlambeauError(f"{path} cannot be read: {error}", "start the run again in another folder") from error
-    for name in options.keys() - _FREE:
-        if to_plain(options[name]) != saved.get(name, options[name]):
-            cause = f"option {name} is {options[name]!r}, the run in {path.parent} was started with {saved[name]!r}"
-            raise UsageError(cause, f"resume with {name}={saved[name]}, or start a new run in another folder")
 
 
 def _monitor(monitor: str | None, mode: Mode | None, metrics: dict[str, Metric], valid_data: Any) -> tuple[str, Mode]:
@@ -368,6 +341,12 @@ def _monitor(monitor: str | None, mode: Mode | None, metrics: dict[str, Metric],
         metric = metrics.get(monitor.removeprefix("val_"))
         mode = "max" if metric is not None and metric.higher_is_better else "min"
     return monitor, mode
+
+
+def _confusion(metrics: dict[str, Metric]) -> ConfusionMatrix | None:
+    """The first metric that counts a confusion matrix small enough to read."""
+    found = (m for m in metrics.values() if isinstance(m, ConfusionMatrix) and m.num_classes <= 40)
+    return next(found, None)
 
 
 def _best(done: Run, checkpoints: CheckpointFolder, keep_last: bool) -> tuple[dict[str, Any], dict[str, float]]:

@@ -1,11 +1,11 @@
-"""PyTorch's ``torch.utils``: `data` and `checkpoint`, loaded on first use."""
+"""PyTorch's ``torch.utils``: `data`, `checkpoint` and `flop_counter`, and `summary`; loaded on first use."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_SUBMODULES = ("checkpoint", "data")
+_SUBMODULES = ("checkpoint", "data", "flop_counter", "summary")
 
 
 def __getattr__(name: str) -> Any:
