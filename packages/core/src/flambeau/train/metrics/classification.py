@@ -186,7 +186,7 @@ class MatthewsCorrelation(ConfusionMatrix):
         hits, predicted, actual = self._counts()
         total = float(self.matrix.sum())
         predicted, actual = predicted.astype(np.float64), actual.astype(np.float64)
-        spread = (total**2 - predicted @ predicted) * (total**2 - actual @ actual)
+        spread = _pairs(predicted) * _pairs(actual)
         return float((hits.sum() * total - predicted @ actual) / np.sqrt(spread)) if spread > 0 else 0.0
 
 
@@ -420,6 +420,13 @@ class BrierScore(_ProbabilityScore):
     def _losses(self, values: np.ndarray, labels: np.ndarray, binary: bool) -> np.ndarray:
         away = values.astype(np.float64) - (np.arange(values.shape[-1]) == labels[..., None])
         return (away**2).sum(-1) / (2 if binary else 1)
+
+
+def _pairs(counts: np.ndarray) -> float:
+    """Weight of pairs of samples of different classes: exactly 0 where there is one class only."""
+    products = np.outer(counts, counts)
+    np.fill_diagonal(products, 0)
+    return float(products.sum())
 
 
 def class_numbers(

@@ -129,7 +129,7 @@ class MeanAveragePrecision(Metric):
             area = out["shapes"].sum(1)
         extra = {"scores": np.zeros(count)} if predicted else {"iscrowd": np.zeros(count), "area": area}
         for key, default in extra.items():
-            values = self._array(item.get(key, default), key).astype(np.float64)
+            values: np.ndarray = self._array(item.get(key, default), key).astype(np.float64)
             if values.shape != (count,):
                 raise ValueError(f"{name}: {key} of shape {values.shape} does not fit {count} labels")
             out[key] = values

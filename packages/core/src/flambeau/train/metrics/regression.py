@@ -87,16 +87,20 @@ class RMSE(_Errors):
 
 
 class _Moments(Metric):
-    """Weights, means and co-moments of k quantities a sample: ``mean`` (k, D) and ``moment`` (k, k, D)."""
+    """Sums of prediction, target and their difference (k = 3): ``mean`` (k, D), ``moment`` (k, k, D).
 
-    _fields = ("count", "samples", "mean", "moment")
+    ``low`` and ``high`` (k, D) tell what is constant, which rounding hides from the moments.
+    """
+
+    _fields = ("count", "samples", "mean", "moment", "low", "high")
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self.count, self.samples = 0.0, 0
-        self.mean, self.moment = np.zeros((0, 0)), np.zeros((0, 0, 0))
+        self.mean = self.low = self.high = np.zeros((0, 0))
+        self.moment = np.zeros((0, 0, 0))
 
     def update(self, preds: Any, target: Any, weight: Any = None) -> None:
         guess, truth = _pair(self, preds, target)
@@ -107,16 +111,23 @@ class _Moments(Metric):
         count = float(weights.sum())
         if not count:
             return
+        counted = weights > 0
+        guess, truth, weights = guess[counted], truth[counted], weights[counted]
         both = np.stack([guess, truth, guess - truth])
         mean = np.einsum("n,knd->kd", weights, both) / count
         away = both - mean[:, None]
-        self._add(count, int((weights > 0).sum()), mean, np.einsum("n,jnd,knd->jkd", weights, away, away))
+        moment = np.einsum("n,jnd,knd->jkd", weights, away, away)
+        self._add(count, len(weights), mean, moment, both.min(1), both.max(1))
 
-    def _add(self, count: float, samples: int, mean: np.ndarray, moment: np.ndarray) -> None:
+    def _add(
+        self, count: float, samples: int, mean: np.ndarray, moment: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> None:
         if not count:
             return
         if not self.count:
-            self.count, self.samples, self.mean, self.moment = count, samples, mean, moment
+            self.count, self.samples, self.mean, self.moment, self.low, self.high = (
+                count, samples, mean, moment, low, high,
+            )  # fmt: skip
             return
         if mean.shape != self.mean.shape:
             outputs = f"{mean.shape[1]} outputs a sample after {self.mean.shape[1]}"
@@ -124,15 +135,18 @@ class _Moments(Metric):
         total, shift = self.count + count, mean - self.mean
         self.moment = self.moment + moment + shift[:, None] * shift[None] * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
         self.count, self.samples = total, self.samples + samples
 
     def merge(self, other: Self) -> None:
         """Takes the samples of another metric of the same kind in."""
         self._check_alike(other)
-        self._add(other.count, other.samples, other.mean, other.moment)
+        self._add(other.count, other.samples, other.mean, other.moment, other.low, other.high)
 
-    def _need_two(self) -> None:
+    def _spreads(self) -> np.ndarray:
+        """Sums of squares about the mean, (k, D): exactly 0 for what is constant."""
         _need_two(self, self.samples)
+        return np.where(self.low == self.high, 0.0, np.einsum("kkd->kd", self.moment))
 
 
 class R2(_Moments):
@@ -142,17 +156,16 @@ class R2(_Moments):
     """
 
     def compute(self) -> float:
-        self._need_two()
-        spread, squares = self.moment[1, 1], self.moment[2, 2] + self.count * self.mean[2] ** 2
-        return _explained(spread, squares)
+        _, spread, errors = self._spreads()
+        return _explained(spread, errors + self.count * self.mean[2] ** 2)
 
 
 class ExplainedVariance(_Moments):
     """Like `R2`, but a constant offset of the predictions does not count: 1 - Var(error) / Var(target)."""
 
     def compute(self) -> float:
-        self._need_two()
-        return _explained(self.moment[1, 1], self.moment[2, 2])
+        _, spread, errors = self._spreads()
+        return _explained(spread, errors)
 
 
 class PearsonCorrelation(_Moments):
@@ -165,8 +178,8 @@ class PearsonCorrelation(_Moments):
     """
 
     def compute(self) -> float:
-        self._need_two()
-        return _correlation(self, self.moment[0, 1], self.moment[0, 0], self.moment[1, 1])
+        guess, truth, _ = self._spreads()
+        return _correlation(self, self.moment[0, 1], guess, truth)
 
 
 class SpearmanCorrelation(Metric):
