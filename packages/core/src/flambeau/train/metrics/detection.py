@@ -138,8 +138,8 @@ class MeanAveragePrecision(Metric):
     def _image(self, image: int, found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
         if self.iou_type == "segm" and len(found["labels"]) and len(truth["labels"]):
             if not np.array_equal(found["size"], truth["size"]):
-                sizes = f"{tuple(found['size'])} and {tuple(truth['size'])}"
-                raise ValueError(f"MeanAveragePrecision: masks of one image have the sizes {sizes}")
+                shown = f"{tuple(found['size'])} and {tuple(truth['size'])}"
+                raise ValueError(f"MeanAveragePrecision: masks of one image have the sizes {shown}")
         low, high = np.array(list(AREAS.values())).T[:, :, None]
         for label in np.union1d(found["labels"], truth["labels"]):
             mine, theirs = np.flatnonzero(found["labels"] == label), np.flatnonzero(truth["labels"] == label)
