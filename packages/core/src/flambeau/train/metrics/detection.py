@@ -34,7 +34,7 @@ class MeanAveragePrecision(Metric):
     ...     [{"boxes": [[0, 0, 10, 8]], "labels": [1]}],
     ... )
     >>> found = metric.compute()
-    >>> found["AP50"], round(found["AP"], 4)
+    >>> round(found["AP50"], 4), round(found["AP"], 4)
     (1.0, 0.7)
     """
 
@@ -138,7 +138,7 @@ class MeanAveragePrecision(Metric):
     def _image(self, image: int, found: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
         if self.iou_type == "segm" and len(found["labels"]) and len(truth["labels"]):
             if not np.array_equal(found["size"], truth["size"]):
-                shown = f"{tuple(found['size'])} and {tuple(truth['size'])}"
+                shown = f"{tuple(found['size'].tolist())} and {tuple(truth['size'].tolist())}"
                 raise ValueError(f"MeanAveragePrecision: masks of one image have the sizes {shown}")
         low, high = np.array(list(AREAS.values())).T[:, :, None]
         for label in np.union1d(found["labels"], truth["labels"]):

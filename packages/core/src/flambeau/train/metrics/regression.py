@@ -173,7 +173,7 @@ class PearsonCorrelation(_Moments):
 
     >>> pearson = PearsonCorrelation()
     >>> pearson.update([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    >>> pearson.compute()
+    >>> round(pearson.compute(), 4)
     1.0
     """
 

@@ -108,7 +108,7 @@ class BLEU(_Corpus):
     >>> bleu = BLEU()
     >>> bleu.update(["the cat sat on the mat."], [["the cat sat on a mat.", "the cat is on the mat."]])
     >>> round(bleu.compute(), 2), bleu.signature()
-    (64.35, 'nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp')
+    (79.53, 'nrefs:2|case:mixed|eff:no|tok:13a|smooth:exp')
     """
 
     def __init__(
