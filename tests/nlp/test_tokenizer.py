@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flambeau.errors import FlambeauError, MissingExtraError, UsageError
+from flambeau.train.metrics.translation import tokens_13a
 from flambeau_nlp.data import PAD, UNK
-from flambeau_nlp.metrics import TokenPerplexity, bleu, bleu_tokens
+from flambeau_nlp.metrics import TokenPerplexity, bleu
 from flambeau_nlp.tokenizer import EOS, make_tokenizer, normalize, split_pieces, train_tokenizer
 
 LINES = ["Two young, white males are outside.", "It's 3.5 km to l'Étang!", "groß und klein"]
@@ -83,9 +84,9 @@ def test_bleu_by_hand():
 
 
 def test_bleu_tokens_follow_mteval():
-    found = " ".join(bleu_tokens('Say "3.5%", it\'s (so) good.'))
+    found = " ".join(tokens_13a('Say "3.5%", it\'s (so) good.'))
     assert found == 'Say " 3.5 % " , it\'s ( so ) good .'
-    assert bleu_tokens("10-fold, well-known 1,000") == ["10", "-", "fold", ",", "well-known", "1,000"]
+    assert tokens_13a("10-fold, well-known 1,000") == ["10", "-", "fold", ",", "well-known", "1,000"]
 
 
 def test_token_perplexity_ignores_padding():
