@@ -1,0 +1,67 @@
+"""Groups of elementwise nodes at work: the kernel where Numba can run it, the same nodes on NumPy where not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..graph import fusion
+from ..graph.ir import Graph, Node, execute
+from .kernel_text import Text, text_of
+
+
+def with_kernels(graph: Graph) -> Graph:
+    """The graph with groups as `kernel` nodes; as it is where Numba is missing."""
+    fused = fusion.fuse(graph)
+    return fused if fused is graph or _numba() is not None else graph
+
+
+def _numba() -> Any:
+    try:
+        from ..backends.kernels import numba_fused
+    except ImportError:
+        return None
+    return numba_fused
+
+
+class FusedKernel:
+    """A `kernel` node as a function of arrays and of memory for its outputs."""
+
+    def __init__(self, graph: Graph, node: Node):
+        self.node = node
+        self.text: Text = text_of(graph, node)
+        self.shapes = [(graph.values[v].shape, graph.values[v].dtype) for v in node.outputs]
+        given = list(node.inputs())
+        self.places = [given.index(v) for v in self.text.inputs]
+        self.function: Any = None
+
+    def __call__(self, arrays: Sequence[np.ndarray], outs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """The outputs, in the given memory where there is some."""
+        made = [np.empty(*s) if o is None else o for o, s in zip(outs, self.shapes, strict=True)]
+        function = self.function or self._load()
+        if function is None or not self._ready():
+            env = dict(zip(self.node.inputs(), arrays, strict=True))
+            with np.errstate(all="ignore"):
+                execute(self.node, env)
+            for v, o in zip(self.node.outputs, made, strict=True):
+                o[...] = env[v]
+            return made
+        text = self.text
+        function(
+            *text.sizes, text.constants, *[arrays[k].reshape(-1) for k in self.places], *[o.reshape(-1) for o in made]
+        )
+        return made
+
+    def _load(self) -> Any:
+        module = _numba()
+        if module is None:
+            return None
+        self._ready = module.numba_setup.ready
+        self.function = module.load(self.text.source)
+        return self.function
+
+    @staticmethod
+    def _ready() -> bool:
+        return True
