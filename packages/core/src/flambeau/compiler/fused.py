@@ -34,7 +34,8 @@ class FusedKernel:
         self.text: Text = text_of(graph, node)
         self.shapes = [(graph.values[v].shape, graph.values[v].dtype) for v in node.outputs]
         given = list(node.inputs())
-        self.places = [given.index(v) for v in self.text.inputs]
+        indices = {fusion.operand_of(n)[1] for n in node.body if n.op == "getitem"}
+        self.places = [(given.index(v), np.ascontiguousarray if v in indices else _vector) for v in self.text.inputs]
         self.function: Any = None
 
     def __call__(self, arrays: Sequence[np.ndarray], outs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
@@ -50,7 +51,7 @@ class FusedKernel:
             return made
         text = self.text
         function(
-            *text.sizes, text.constants, *[arrays[k].reshape(-1) for k in self.places], *[o.reshape(-1) for o in made]
+            *text.sizes, text.constants, *[form(arrays[k]) for k, form in self.places], *[o.reshape(-1) for o in made]
         )
         return made
 
@@ -65,3 +66,7 @@ class FusedKernel:
     @staticmethod
     def _ready() -> bool:
         return True
+
+
+def _vector(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1)

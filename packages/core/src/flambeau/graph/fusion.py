@@ -334,7 +334,10 @@ class _Groups:
                     groups.append(i)
 
     def _readable(self, i: int) -> bool:
-        return all(self.graph.values[v].contiguous for v in self.reads(i)) and layout_of(self.graph, self.body([i])) is not None  # noqa: E501
+        body = self.body([i])
+        indices = {operand_of(n)[1] for n in body if n.op == "getitem"}  # made contiguous at each call
+        dense = all(self.graph.values[v].contiguous for v in self.reads(i) if v not in indices)
+        return dense and layout_of(self.graph, body) is not None
 
     def _may_join(self, g: int, i: int, units: set[int], sums: bool) -> bool:
         members = self.members[g]
