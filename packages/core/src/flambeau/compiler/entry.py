@@ -177,7 +177,7 @@ class Entry:
         self.static_program = Program(graph, static, fixed, self.static_out, True) if static else None
         graph.nodes = dynamic
         body = passes.elementwise_chains(with_kernels(graph))
-        self.fused = sum(1 for n in body.nodes if n.body)
+        self.fused = sum(1 for n in body.nodes if n.op == "fused")
         self.program = Program(body, body.nodes, [*graph.inputs, *fixed, *self.static_out], graph.outputs, False)
         self.shown = replace(body, nodes=[*static, *body.nodes])
         self.constants = list(graph.constants.values())

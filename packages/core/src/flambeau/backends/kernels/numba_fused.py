@@ -61,7 +61,7 @@ def row_sum(x: Any) -> Any:
     total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
     for i in range(n // 8 * 8, n):
         total += x[i]
-    return total
+    return abs(total) if total == 0 else total  # NumPy starts with 0, so -0 is never the sum
 
 
 def load(source: str) -> Callable:
