@@ -21,7 +21,7 @@ numba = pytest.importorskip("numba")
 def array(shape, dtype=np.float32, odd=True):
     """Random numbers; with `odd` some that are none, infinite or zero."""
     a = np.asarray(np.random.default_rng(sum(shape)).standard_normal(shape) * 3)
-    if dtype == bool:
+    if dtype is bool:
         return fb.from_numpy(np.asarray(a > 0))
     if np.dtype(dtype).kind == "i":
         return fb.from_numpy((a * 4).astype(dtype))
@@ -73,7 +73,8 @@ ONE = {
     "tanh gelu": lambda x: F.gelu(x, approximate="tanh"), "softplus": F.softplus,
     "soft 2": lambda x: F.softplus(x, 2.0, 5.0), "exp": lambda x: x.exp(), "tanh": lambda x: x.tanh(),
     "log": lambda x: x.log(), "double": lambda x: (x.double() + 1).float() if x.dtype is fb.float32 else x,
-    "mask": lambda x: x * (x > 0.5), "where": lambda x: fb.where(x < 1, x, x * 2), "limit": lambda x: fb.maximum(x, x * 2),
+    "mask": lambda x: x * (x > 0.5), "where": lambda x: fb.where(x < 1, x, x * 2),
+    "limit": lambda x: fb.maximum(x, x * 2),
     "below": lambda x: fb.minimum(-x, x), "nan": lambda x: fb.where(x == x, x, -1.0),
     "in place": lambda x: _changed(x), "row sum": lambda x: x + x.sum(-1, keepdim=True),
     "expand": lambda x: x + x[..., :1].expand(x.shape),
@@ -216,6 +217,17 @@ def test_picked_rows():
     assert all(n.op != "getitem" for k in groups(compiled) for n in k.body)
 
 
+def test_picked_rows_by_an_argument():
+    compiled = compile(lambda x, i: (x[i] * 2 + 1) * x[i] - 3, fullgraph=True)
+    x = array((50, 64))
+    for index in (np.arange(2000) % 50, -1 - np.arange(2000) % 50):
+        i = fb.from_numpy(index)
+        same(compiled(x, i), (x[i] * 2 + 1) * x[i] - 3)
+    assert any(n.op == "getitem" for k in groups(compiled) for n in k.body)
+    with pytest.raises(IndexError):
+        compiled(x, fb.from_numpy(np.full(2000, 50)))
+
+
 def test_picked_rows_of_what_is_changed_in_place():
     index = fb.from_numpy(np.arange(1999, -1, -1))
 
@@ -256,7 +268,10 @@ def test_other_shapes_share_the_text():
     from flambeau.backends.kernels import numba_fused
 
     compiled = compile(lambda x, y: ((x - y) * 3 + 1) * x / 7)
-    same(compiled(array((400, 200)), array((200,))), ((array((400, 200)) - array((200,))) * 3 + 1) * array((400, 200)) / 7)
+    same(
+        compiled(array((400, 200)), array((200,))),
+        ((array((400, 200)) - array((200,))) * 3 + 1) * array((400, 200)) / 7,
+    )
     count = len(numba_fused.kernels)
     compiled(array((777, 123)), array((123,)))
     assert len(numba_fused.kernels) == count and len(groups(compiled)) == 2

@@ -36,13 +36,18 @@ class FusedKernel:
         given = list(node.inputs())
         indices = {fusion.operand_of(n)[1] for n in node.body if n.op == "getitem"}
         self.places = [(given.index(v), np.ascontiguousarray if v in indices else _vector) for v in self.text.inputs]
+        # (where an index stands, how many rows there are): NumPy does the rest, from the end or with an error
+        picks = [fusion.operand_of(n) for n in node.body if n.op == "getitem"]
+        self.picks = list(dict.fromkeys((given.index(i), graph.values[v].shape[0]) for v, i in picks if i is not None))
         self.function: Any = None
+        self._ready: Any = None
 
     def __call__(self, arrays: Sequence[np.ndarray], outs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
         """The outputs, in the given memory where there is some."""
         made = [np.empty(*s) if o is None else o for o, s in zip(outs, self.shapes, strict=True)]
-        function = self.function or self._load()
-        if function is None or not self._ready():
+        if self.function is None:
+            self._load()
+        if not self._ready() or not all([arrays[k].view(np.uint64).max() < rows for k, rows in self.picks]):
             env = dict(zip(self.node.inputs(), arrays, strict=True))
             with np.errstate(all="ignore"):
                 execute(self.node, env)
@@ -50,22 +55,14 @@ class FusedKernel:
                 o[...] = env[v]
             return made
         text = self.text
-        function(
+        self.function(
             *text.sizes, text.constants, *[form(arrays[k]) for k, form in self.places], *[o.reshape(-1) for o in made]
         )
         return made
 
-    def _load(self) -> Any:
+    def _load(self) -> None:
         module = _numba()
-        if module is None:
-            return None
-        self._ready = module.numba_setup.ready
-        self.function = module.load(self.text.source)
-        return self.function
-
-    @staticmethod
-    def _ready() -> bool:
-        return True
+        self._ready, self.function = module.numba_setup.ready, module.load(self.text.source)
 
 
 def _vector(array: np.ndarray) -> np.ndarray:

@@ -61,9 +61,7 @@ class _Writer:
                 rows.append(f"{name}_ = {place[v]}[{place[index]}[r] * n : ({place[index]}[r] + 1) * n]")
             elif code[2]:
                 where = {(1, 1): "r", (1, 0): "r // m", (0, 1): "r % m", (0, 0): "0"}[code[:2]]
-                rows.append(
-                    f"{name}_ = {place[v]}[first:last]" if flat else f"{name}_ = {_row(place[v], where)}"
-                )
+                rows.append(f"{name}_ = {place[v]}[first:last]" if flat else f"{name}_ = {_row(place[v], where)}")
             else:
                 where = {(1, 1): "r", (1, 0): "r // m", (0, 1): "r % m", (0, 0): "0"}[code[:2]]
                 rows.append(f"{name} = {place[v]}[{where}]")
@@ -109,10 +107,7 @@ class _Writer:
             [
                 "import numpy as np",
                 "from numba import prange",
-                *[
-                    f"from flambeau.backends.kernels.numba_eltwise import {name}"
-                    for name in sorted(set(helpers))
-                ],
+                *[f"from flambeau.backends.kernels.numba_eltwise import {name}" for name in sorted(set(helpers))],
                 "from flambeau.backends.kernels.numba_fused import row_body, row_sum, "
                 + ("driver" if parallel else "serial_driver as driver"),
                 "",

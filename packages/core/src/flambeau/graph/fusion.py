@@ -148,7 +148,7 @@ def _row_sum(graph: Graph, node: Node) -> bool:
 
 
 def _reads_rows(graph: Graph, node: Node, written: set[int]) -> bool:
-    """Whether the node picks whole rows by an index that is known and in range."""
+    """Whether the node picks whole rows by an index that is in range, as far as that is known; calls check it."""
     if node.op != "getitem" or not isinstance(node.args[0], Ref):
         return False
     index = node.args[1][0] if isinstance(node.args[1], tuple) and len(node.args[1]) == 1 else node.args[1]
@@ -159,10 +159,10 @@ def _reads_rows(graph: Graph, node: Node, written: set[int]) -> bool:
         return False
     array = graph.constants.get(index.id)
     if array is None and index.id in graph.captured:
-        array = graph.captured[index.id].array  # its values are guarded
-    if not isinstance(array, np.ndarray) or not x.contiguous or math.prod(x.shape[1:]) < 8:
+        array = graph.captured[index.id].array
+    if not x.contiguous or not out.contiguous or x.root in written or math.prod(x.shape[1:]) < 8:
         return False
-    return x.root not in written and out.contiguous and array.min() >= 0 and array.max() < x.shape[0]
+    return array is None or bool(array.min() >= 0 and array.max() < x.shape[0])
 
 
 # -- how a group's operands lie ---------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class _Groups:
 
     def reads(self, i: int) -> list[int]:
         """The values that a node reads, through picks and repeats."""
-        found = []
+        found: list[int] = []
         for v in self.graph.nodes[i].inputs():
             made = self.maker.get(v)
             if made is not None and self.views[made] and made != i:

@@ -29,7 +29,6 @@ kernels: dict[str, Callable] = {}
 """Compiled functions by their source text."""
 
 
-
 class _NoAlias(Compiler):
     """Compiles for arguments whose memory does not overlap."""
 
@@ -39,7 +38,10 @@ class _NoAlias(Compiler):
 
 
 # Outputs never share memory with anything else that a kernel is given, so LLVM need not check for it.
-row_body = numba.njit(error_model="numpy", nogil=True, boundscheck=False, pipeline_class=_NoAlias)
+row_body = numba.njit(
+    error_model="numpy", nogil=True, boundscheck=False, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    pipeline_class=_NoAlias,
+)  # fmt: skip
 driver, serial_driver = written_parallel, written
 
 
