@@ -103,7 +103,7 @@ SHAPES = [
 ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(SHAPES),
     st.sampled_from([np.float32, np.float32, np.float64]),
