@@ -17,6 +17,7 @@ from ..graph.ir import Graph
 from ..graph.symbol import GraphBreak, Unread
 from ..graph.trace import Tracer
 from ..tensor import Tensor
+from .fused import with_kernels
 from .guards import Guards
 from .plan import Program
 from .stepping import FlatAdam
@@ -102,7 +103,7 @@ class Entry:
             needed = [v for v in used if v not in made]
             assert set(needed) <= first
             back.inputs = [*needed, *cotangents]
-            self.backward_graph = _optimised(back)
+            self.backward_graph = with_kernels(_optimised(back))
             self.backward_program = Program(
                 self.backward_graph, self.backward_graph.nodes, back.inputs, self.backward_graph.outputs, False
             )
@@ -175,8 +176,8 @@ class Entry:
         self.static_count = len(static)
         self.static_program = Program(graph, static, fixed, self.static_out, True) if static else None
         graph.nodes = dynamic
-        body = passes.elementwise_chains(replace(graph, outputs=graph.outputs))
-        self.fused = sum(1 for n in body.nodes if n.body)
+        body = passes.elementwise_chains(with_kernels(graph))
+        self.fused = sum(1 for n in body.nodes if n.op == "fused")
         self.program = Program(body, body.nodes, [*graph.inputs, *fixed, *self.static_out], graph.outputs, False)
         self.shown = replace(body, nodes=[*static, *body.nodes])
         self.constants = list(graph.constants.values())

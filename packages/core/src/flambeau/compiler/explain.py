@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..graph.ir import Graph
     from .compiled import Compiled
 
 
@@ -27,8 +28,10 @@ class Explanation:
                 f"parameters, {e.fused} fused chains, {len(e.program.buffers)} buffers "
                 f"of {e.program.buffer_bytes} bytes"
             )
+            lines += _kernels(e.program.graph)
             if e.backward_program is not None:
                 lines.append(f"  gradient: {len(e.backward_graph.nodes)} calls for {len(e.edges)} tensors")
+                lines += _kernels(e.backward_graph)
             lines.append(
                 f"  guards: arguments' shapes, dtypes and values; {len(e.guards.dicts)} dicts, {len(e.guards.cells)} "
                 f"names, {len(e.guards.tensors)} tensors"
@@ -41,3 +44,17 @@ class Explanation:
         return self._text
 
     __repr__ = __str__
+
+
+def _kernels(graph: Graph) -> list[str]:
+    """The kernels made for groups of elementwise nodes, equal ones in one line."""
+    found: dict[str, int] = {}
+    groups = [n for n in graph.nodes if n.op == "kernel"]
+    for node in groups:
+        first = graph.values[(node.outputs or node.inputs())[0]]
+        what = f"{', '.join(n.op.removeprefix('numpy.') for n in node.body)}: {first}"
+        found[what] = found.get(what, 0) + 1
+    if not groups:
+        return []
+    head = f"  {len(groups)} kernels for {sum(len(n.body) for n in groups)} elementwise calls:"
+    return [head, *[f"    {n} x {what}" for what, n in found.items()]]

@@ -16,6 +16,7 @@ import numpy as np
 from ..graph.ir import Graph, Node, Ref, function_of, refs, substitute
 from ..graph.passes import ufunc_of
 from . import direct
+from .fused import FusedKernel
 
 _BLOCK = 1 << 13  # elements of one block of a fused chain
 _MAX_SPARE = 4  # sets of buffers that are kept
@@ -144,10 +145,10 @@ class Program:
         if node.op == "optimizer.step":
             return [f"{self.bind(f'step{i}', node.args[0])}({self._text(node.args[2])})"]
         if node.body:
-            chain = Chain(self.graph, node)
+            chain = Chain(self.graph, node).run if node.op == "fused" else FusedKernel(self.graph, node)
             outs = [buffer(v) or "None" for v in node.outputs]
             ins = "".join(f"v{v}, " for v in node.inputs())
-            call = f"{self.bind(f'chain{i}', chain.run)}(({ins}), ({', '.join(outs)},))"
+            call = f"{self.bind(f'{node.op}{i}', chain)}(({ins}), ({', '.join(outs)},))"
             return [f"{''.join(f'v{v}, ' for v in node.outputs)} = {call}"]
         out = node.outputs[0]
         found = ufunc_of(self.graph, node)

@@ -10,7 +10,7 @@ from . import _WORTH
 from .numba_counter import bits, row_keys
 from .numba_math import as_float, as_int, erf, exp, log1p
 from .numba_math import sigmoid as logistic
-from .numba_setup import BLOCK, accepts, elementwise, flat
+from .numba_setup import BLOCK, accepts, elementwise, flat, scalar
 
 __all__ = [
     "_dropout", "gelu", "gelu_grad", "relu", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
@@ -24,38 +24,88 @@ _ROOT, _FLAT2, _CUBIC, _CUBIC3 = f(math.sqrt(0.5)), f(2 * math.sqrt(2 / math.pi)
 _DENSITY = f(1 / math.sqrt(2 * math.pi))
 
 
+# -- of one number: compiled functions (flambeau.compile) put them into larger kernels ---------------------------------
+@scalar
+def one_gelu_erf(x):
+    return _HALF * x * (_ONE + erf(x * _ROOT, exp(-_HALF * x * x)))
+
+
+@scalar
+def one_gelu_tanh(x):
+    return x * logistic(_FLAT2 * (x + _CUBIC * x * x * x))  # (1 + tanh(u)) / 2 is the sigmoid of 2 u
+
+
+@scalar
+def one_gelu_erf_grad(g, x):
+    falling = exp(-_HALF * x * x)
+    return g * (_HALF * (_ONE + erf(x * _ROOT, falling)) + x * falling * _DENSITY)
+
+
+@scalar
+def one_gelu_tanh_grad(g, x):
+    s = logistic(_FLAT2 * (x + _CUBIC * x * x * x))
+    return g * (s + x * s * (_ONE - s) * (_FLAT2 * (_ONE + _CUBIC3 * x * x)))
+
+
+@scalar
+def one_silu(x):
+    return x * logistic(x)
+
+
+@scalar
+def one_silu_grad(g, x):
+    s = logistic(x)
+    return g * (s * (_ONE + x * (_ONE - s)))
+
+
+@scalar
+def one_softplus(x, beta, inverse, threshold):
+    v = x * beta
+    soft = ((v if v > _ZERO else _ZERO) + log1p(exp(-abs(v)))) * inverse
+    return x if v > threshold or v != v else soft
+
+
+@scalar
+def one_softplus_grad(g, x, beta, inverse, threshold):
+    v = x * beta
+    return g if v > threshold else g * logistic(v)
+
+
+@scalar
+def one_softplus_curvature(g, x, beta, inverse, threshold):
+    v = x * beta
+    s = logistic(v)
+    keep = np.int32(0) if v > threshold else np.int32(-1)  # a branch would keep LLVM from using vectors
+    return as_float(as_int(g * (s * (_ONE - s) * beta)) & keep)
+
+
+# -- of vectors -------------------------------------------------------------------------------------------------------
 @elementwise
 def _gelu_erf(x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i]
-            out[i] = _HALF * v * (_ONE + erf(v * _ROOT, exp(-_HALF * v * v)))
+            out[i] = one_gelu_erf(x[i])
 
 
 @elementwise
 def _gelu_tanh(x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i]
-            out[i] = v * logistic(_FLAT2 * (v + _CUBIC * v * v * v))  # (1 + tanh(u)) / 2 is the sigmoid of 2 u
+            out[i] = one_gelu_tanh(x[i])
 
 
 @elementwise
 def _gelu_erf_grad(g, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i]
-            falling = exp(-_HALF * v * v)
-            out[i] = g[i] * (_HALF * (_ONE + erf(v * _ROOT, falling)) + v * falling * _DENSITY)
+            out[i] = one_gelu_erf_grad(g[i], x[i])
 
 
 @elementwise
 def _gelu_tanh_grad(g, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i]
-            s = logistic(_FLAT2 * (v + _CUBIC * v * v * v))
-            out[i] = g[i] * (s + v * s * (_ONE - s) * (_FLAT2 * (_ONE + _CUBIC3 * v * v)))
+            out[i] = one_gelu_tanh_grad(g[i], x[i])
 
 
 @elementwise
@@ -70,15 +120,14 @@ def _relu(x, out):
 def _silu(x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            out[i] = x[i] * logistic(x[i])
+            out[i] = one_silu(x[i])
 
 
 @elementwise
 def _silu_grad(g, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            s = logistic(x[i])
-            out[i] = g[i] * (s * (_ONE + x[i] * (_ONE - s)))
+            out[i] = one_silu_grad(g[i], x[i])
 
 
 @elementwise
@@ -92,27 +141,21 @@ def _sigmoid(x, out):
 def _softplus(beta, inverse, threshold, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i] * beta
-            soft = ((v if v > _ZERO else _ZERO) + log1p(exp(-abs(v)))) * inverse
-            out[i] = x[i] if v > threshold or v != v else soft
+            out[i] = one_softplus(x[i], beta, inverse, threshold)
 
 
 @elementwise
 def _softplus_grad(beta, inverse, threshold, g, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i] * beta
-            out[i] = g[i] if v > threshold else g[i] * logistic(v)
+            out[i] = one_softplus_grad(g[i], x[i], beta, inverse, threshold)
 
 
 @elementwise
 def _softplus_curvature(beta, inverse, threshold, g, x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
-            v = x[i] * beta
-            s = logistic(v)
-            keep = np.int32(0) if v > threshold else np.int32(-1)  # a branch would keep LLVM from using vectors
-            out[i] = as_float(as_int(g[i] * (s * (_ONE - s) * beta)) & keep)
+            out[i] = one_softplus_curvature(g[i], x[i], beta, inverse, threshold)
 
 
 @elementwise
