@@ -10,7 +10,7 @@ from ..errors import FlambeauError, UsageError
 from ..plugins import create_model
 from .output import note, print_json
 from .registry import names_completion
-from .work import _options
+from .given import given_options
 
 
 @click.command()
@@ -37,7 +37,7 @@ def summary(
     shapes = [_shape(text) for text in sizes]
     if kinds and not shapes:
         raise UsageError("--dtype says nothing without --input-size", "add --input-size, such as 1,16")
-    net = create_model(model, **_options(settings, {}))
+    net = create_model(model, **given_options(settings, {}))
     from .. import dtypes
     from ..utils.summary import OPTIMIZER_STATES
     from ..utils.summary import summary as summarise
