@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+import flambeau as fb
+
 pytest.importorskip("numba", reason="these kernels need numba")
 try:
     from flambeau.backends.kernels import numba_loss, numba_norm, numba_rows, numba_setup
@@ -274,3 +276,14 @@ def test_a_forked_child_declines():
     if child == 0:
         os._exit(0 if numba_rows.softmax(x, -1) is NotImplemented else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("ignored", [0, 5, 17])
+def test_the_mean_of_the_loss_divides_by_the_targets_that_count(ignored):
+    x = fb.tensor(np.random.default_rng(3).standard_normal((17, 10), dtype=np.float32), requires_grad=True)
+    target = fb.arange(17) % 10
+    target[:ignored] = -100
+    losses = fb.nn.functional.cross_entropy(x, target, reduction="none")
+    mean = fb.nn.functional.cross_entropy(x, target)
+    assert mean.dtype == fb.float32
+    np.testing.assert_array_equal(mean.detach().numpy(), (losses.sum() / (target != -100).sum()).detach().numpy())

@@ -142,7 +142,14 @@ def nll_loss(
 
 
 def _class_mean(losses: Any, weights: Any, reduction: str) -> Any:
-    return sum(losses) / sum(weights) if reduction == "mean" else _reduce(losses, reduction)
+    if reduction != "mean":
+        return _reduce(losses, reduction)
+    array = getattr(weights, "array", None)
+    if type(array) is np.ndarray and array.dtype == np.bool_:  # not while a function is traced: counts may then change
+        count = int(np.count_nonzero(array))
+        if count:
+            return sum(losses) / count
+    return sum(losses) / sum(weights)
 
 
 def _nll(input: Any, target: Any, weight: Any, ignore_index: int) -> tuple:
