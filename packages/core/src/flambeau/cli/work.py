@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..errors import EXIT_FAILURE, FlambeauError, UsageError
+from ..launch import is_main_process
 from ..plugins import (
     ModelSpec,
     NotRegisteredError,
@@ -94,8 +95,9 @@ def train(
         if os.path.isdir(folder) and os.listdir(folder):
             note(f"stopped; go on with: flambeau train {spec.id} --resume {folder} and the same options")
         raise
-    print_metrics(metrics, as_json)
-    note(f"run written to {folder}")
+    if is_main_process():
+        print_metrics(metrics, as_json)
+        note(f"run written to {folder}")
 
 
 @click.command()

@@ -17,6 +17,7 @@ from ..errors import FlambeauError
 from ..io.atomic import atomic_write
 from ..io.safetensors import safe_open, to_array, write
 from ..io.tree import flatten, unflatten
+from .shards import join
 
 __all__ = ["CheckpointFolder", "capture_rng", "read_checkpoint", "restore_rng", "seed_everything", "write_checkpoint"]
 
@@ -114,7 +115,7 @@ class CheckpointFolder:
             if not path.exists():
                 continue
             try:
-                state = read_checkpoint(path)
+                state = join(self.path, read_checkpoint(path))
             except FlambeauError as error:
                 problems.append(error.cause)
                 continue

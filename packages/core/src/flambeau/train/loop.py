@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ..errors import FlambeauError
 from .callbacks import Callback, Mode, improves, monitored
 from .checkpoint import CheckpointFolder, capture_rng, restore_rng
+from .single import OneProcess
 
 __all__ = ["Counters", "Run", "fit"]
 
@@ -77,9 +78,10 @@ class Run:
         """The model to evaluate and keep: the averaged one if there is an EMA."""
         return self.model if self.ema is None else self.ema.module
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs, as plain data and Tensors."""
-        parts = {name: getattr(self, name) for name in ("model", "optimizer", "schedule", "ema", "loader")}
+    def state_dict(self, skip: Sequence[str] = ()) -> dict[str, Any]:
+        """All that an exact resume needs, as plain data and Tensors, but for the parts to `skip`."""
+        names = ("model", "optimizer", "schedule", "ema", "loader")
+        parts = {name: getattr(self, name) for name in names if name not in skip}
         callbacks = [c.state_dict() if hasattr(c, "state_dict") else None for c in self.callbacks]
         return {
             **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
@@ -108,7 +110,8 @@ class Run:
         self.counters = Counters(**state["counters"])
         self.sums = _Sums(**state["sums"])
         self.history, self.best, self.stop = state["history"], state["best"], state["stop"]
-        restore_rng(state["rng"])  # last: building and loading may draw random numbers
+        if "rng" in state:
+            restore_rng(state["rng"])  # last: building and loading may draw random numbers
 
 
 def fit(
@@ -130,6 +133,7 @@ def fit(
     checkpoints: CheckpointFolder | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    parallel: Any = None,
 ) -> Run:
     """Trains `model` and returns the `Run`.
 
@@ -144,6 +148,7 @@ def fit(
         monitor, mode: column of the history that decides which checkpoint is the best, and in which direction.
         checkpoints: where to save after each epoch, and every `checkpoint_every` optimizer steps.
         resume: go on from the newest checkpoint, if there is one. The result is bit for bit that of an unbroken run.
+        parallel: ``flambeau.distributed.DataParallel()`` when several processes train together; all call `fit`.
 
     Raises:
         FlambeauError: the loss is not finite; a checkpoint cannot be written or none can be read.
@@ -152,25 +157,27 @@ def fit(
         raise ValueError(f"fit: accumulate must be at least 1, not {accumulate}")
     batches = len(loader) if isinstance(loader, Sized) else None
     run = Run(model, optimizer, loader, epochs, schedule, ema, callbacks, batches)
-    if resume and checkpoints is not None and checkpoints.exists():
-        run.load_state_dict(checkpoints.load())
+    together = OneProcess() if parallel is None else parallel
+    found = resume and checkpoints is not None and checkpoints.exists()
+    together.start(run, together.load(checkpoints) if found else None)
 
     def save(best: bool = False) -> None:
         if checkpoints is not None:
-            checkpoints.save(run.state_dict(), best)
+            together.save(checkpoints, run, best)
 
     try:
         for callback in callbacks:
             callback.on_start(run)
         while run.counters.epoch < epochs and not run.stop:
-            for _ in _train_epoch(run, step, clip, accumulate, schedule if schedule_unit == "step" else None):
+            for _ in _train_epoch(run, step, clip, accumulate, schedule if schedule_unit == "step" else None, together):
                 if checkpoint_every and run.counters.optimizer_step % checkpoint_every == 0:
                     save()
             if schedule is not None and schedule_unit == "epoch":
                 schedule.step()
-            row = _close_epoch(run, evaluate)
+            row = _close_epoch(run, evaluate, together)
             for callback in callbacks:
                 callback.on_epoch(run, row)
+            run.stop = together.agree(run.stop)
             value = monitored(row, monitor) if monitor else None
             better = value is not None and improves(value, run.best["value"] if run.best else None, mode)
             if better:
@@ -178,51 +185,46 @@ def fit(
             save(better)
         run.finished = True
     finally:
+        together.end()
         for callback in callbacks:
             callback.on_end(run)
     return run
 
 
-def _train_epoch(run: Run, step: Step, clip: float | None, accumulate: int, schedule: Any) -> Iterable[None]:
+def _train_epoch(
+    run: Run, step: Step, clip: float | None, accumulate: int, schedule: Any, together: Any
+) -> Iterable[None]:
     """One epoch; yields after each optimizer step, where nothing is half done."""
     run.model.train()
     run.optimizer.zero_grad()
     began = time.monotonic()
-    loss, count, waiting = 0.0, 0.0, 0
-    for batch in run.loader:
-        loss_sum, number, *samples = step(run.model, batch)
-        value, number = float(loss_sum.item()), float(number)
+    loss, count, samples, waiting = 0.0, 0.0, 0, 0
+    for batch in together.batches(run.loader):
+        value, number, seen = together.backward(run.model, step, batch, accumulate, waiting + 1 == accumulate)
         if not math.isfinite(value):
             raise _not_finite(run, value)
-        if number:
-            # Alone, a batch is divided before backward; in a group the summed gradient by the group's count.
-            (loss_sum / number if accumulate == 1 else loss_sum).backward()
-        loss, count, waiting = loss + value, count + number, waiting + 1
+        loss, count, samples, waiting = loss + value, count + number, samples + seen, waiting + 1
         run.counters.step += 1
-        run.counters.samples += int(samples[0] if samples else number)
         if waiting == accumulate:
-            _update(run, loss, count, clip, accumulate, schedule)
-            loss, count, waiting = 0.0, 0.0, 0
+            _update(run, *together.reduce(run, loss, count, samples, accumulate), clip, schedule)
+            loss, count, samples, waiting = 0.0, 0.0, 0, 0
             run.sums.seconds += time.monotonic() - began
             began = time.monotonic()
             yield
     if waiting:
         # No yield: the loader is past its end, and the checkpoint of the whole epoch comes next.
-        _update(run, loss, count, clip, accumulate, schedule)
+        _update(run, *together.reduce(run, loss, count, samples, accumulate), clip, schedule)
     run.sums.seconds += time.monotonic() - began
 
 
-def _update(run: Run, loss: float, count: float, clip: float | None, accumulate: int, schedule: Any) -> None:
+def _update(run: Run, loss: float, count: float, samples: int, clip: float | None, schedule: Any) -> None:
     """The optimizer's step on the gradients gathered; nothing to learn from (count 0) makes none."""
+    run.counters.samples += samples
     if count:
-        parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if accumulate > 1:
-            for parameter in parameters:
-                # Not in place: two gradients may share memory.
-                parameter.grad = parameter.grad * (1.0 / count)
         if clip is not None:
             from ..nn.utils import clip_grad_norm_
 
+            parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
             clip_grad_norm_(parameters, clip)
         run.optimizer.step()
         run.optimizer.zero_grad()
@@ -238,7 +240,7 @@ def _update(run: Run, loss: float, count: float, clip: float | None, accumulate:
         callback.on_step(run)
 
 
-def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
+def _close_epoch(run: Run, evaluate: Evaluate | None, together: Any) -> dict[str, Any]:
     from ..autograd.modes import no_grad
 
     if not run.sums.count:
@@ -251,7 +253,7 @@ def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
         model = run.evaluated_model
         model.eval()
         with no_grad():
-            row.update({name: float(value) for name, value in evaluate(model).items()})
+            row.update(together.agree({name: float(value) for name, value in evaluate(model).items()}))
     row["seconds"] = round(run.sums.seconds + time.monotonic() - began, 3)
     run.sums = _Sums()
     run.history.append(row)

@@ -53,6 +53,11 @@ class Metric:
             value = state[name]
             setattr(self, name, np.copy(value) if isinstance(value, np.ndarray) else value)
 
+    def merge(self, state: dict[str, Any]) -> None:
+        """Takes the samples of another metric (its `state_dict`) in: the counts add up."""
+        for name in self._fields:
+            setattr(self, name, getattr(self, name) + state[name])
+
     def _array(self, value: Any, what: str) -> np.ndarray:
         array = value.detach().cpu().array if hasattr(value, "detach") else np.asarray(value)
         if array.dtype.kind not in "biuf":
@@ -309,14 +314,21 @@ class R2(_Errors):
         if not truth.size:
             return
         difference, truth = difference.reshape(len(difference), -1), truth.reshape(len(truth), -1)
-        if not self.count:
-            self.mean = self.spread = self.squares = np.zeros(truth.shape[1])
-        n, total = len(truth), self.count + len(truth)
         mean = truth.mean(0)
-        shift = mean - self.mean
-        self.spread = self.spread + ((truth - mean) ** 2).sum(0) + shift**2 * (self.count * n / total)
+        squares = (difference**2).sum(0)
+        self.merge({"count": len(truth), "mean": mean, "spread": ((truth - mean) ** 2).sum(0), "squares": squares})
+
+    def merge(self, state: dict[str, Any]) -> None:
+        n = state["count"]
+        if not n:
+            return
+        if not self.count:
+            self.mean = self.spread = self.squares = np.zeros(len(state["mean"]))
+        total = self.count + n
+        shift = state["mean"] - self.mean
+        self.spread = self.spread + state["spread"] + shift**2 * (self.count * n / total)
         self.mean = self.mean + shift * (n / total)
-        self.squares = self.squares + (difference**2).sum(0)
+        self.squares = self.squares + state["squares"]
         self.count = total
 
     def compute(self) -> float:

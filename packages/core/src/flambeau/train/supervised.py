@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DataLoader
 from ..errors import FlambeauError, UsageError
 from ..io.atomic import atomic_write
 from ..io.weights import save_model_state
@@ -25,6 +24,7 @@ from .config import to_plain
 from .loop import Run, fit
 from .metrics import Mean, Metric
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
+from .single import processes
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run", "warmup_schedule"]
 
@@ -38,7 +38,7 @@ class Options:
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: samples a batch.
+        batch_size: samples a batch (of all processes together, where several train).
         lr: peak learning rate.
         weight_decay: applied to weight matrices and kernels, not to biases and norms.
         optimizer: adamw, adam or sgd.
@@ -140,6 +140,7 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None,
     predict: Predict = predict_pair,
     device: Any = "cpu",
+    parallel: Any = None,
 ) -> dict[str, float]:
     """Means of loss and metrics over a loader, in eval mode and without gradients; the model's mode is restored.
 
@@ -147,6 +148,7 @@ def evaluate(
         loss: ``loss(output, target) -> (sum, count)``; given, the result has a "loss".
         metrics: name -> metric; they are reset first.
         predict: ``predict(model, batch) -> (output, target)``.
+        parallel: several processes, each of which has a part of the samples; the result is that of all.
     """
     from ..autograd.modes import no_grad
 
@@ -158,6 +160,8 @@ def evaluate(
     try:
         with no_grad():
             for batch in loader:
+                if batch is None:  # others have the samples of this one
+                    continue
                 output, target = predict(model, to_device(batch, device))
                 if loss is not None:
                     total, count = loss(output, target)
@@ -167,6 +171,8 @@ def evaluate(
                     metric.update(output, target)
     finally:
         model.train(training)
+    if parallel is not None:
+        parallel.merge({"": mean, **metrics} if loss is not None else metrics)
     result = {} if loss is None else {"loss": mean.compute()}
     return result | {name: float(metric.compute()) for name, metric in metrics.items()}
 
@@ -257,11 +263,15 @@ def run(
     from .. import optim
 
     metrics = dict(metrics or {})
-    folder = _prepare(Path(output), model_id, options, config, plugin, resume)
+    together = processes()
+    folder = Path(output)
+    if together.main:
+        _prepare(folder, model_id, options, config, plugin, resume)
+    together.barrier()
     seed_everything(options.seed)
     net = model().to(options.device)
 
-    train_loader = DataLoader(
+    train_loader = together.loader(
         train_data, options.batch_size, shuffle=True, num_workers=options.workers, collate_fn=collate_fn,
         drop_last=options.drop_last, persistent_workers=options.workers > 0,
     )  # fmt: skip
@@ -276,27 +286,31 @@ def run(
         return total, count, len(target)
 
     def validate(net: Any) -> dict[str, float]:
-        loader = DataLoader(valid_data, options.batch_size, num_workers=options.workers, collate_fn=collate_fn)
-        found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device)
+        loader = together.loader(valid_data, options.batch_size, num_workers=options.workers, collate_fn=collate_fn)
+        found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device,
+                         parallel=together)  # fmt: skip
         return {f"val_{name}": value for name, value in found.items()}
 
     monitor, mode = _monitor(monitor, mode, metrics, valid_data)
     watchers: list[Callback] = list(callbacks)
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
-    watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
+    if together.main:
+        watchers += [HistoryWriter(folder), LearningCurve(folder / "curve.png"), progress or reporter()]
     checkpoints = CheckpointFolder(folder / "checkpoints")
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
         accumulate=options.accumulate, ema=ema, evaluate=None if valid_data is None else validate, monitor=monitor,
         mode=mode, callbacks=watchers, checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
-        resume=resume,
+        resume=resume, parallel=together,
     )  # fmt: skip
+    if not together.main:
+        return dict(together.agree(None))
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
     card = {**dict(notes or {}), "metrics": {name: value for name, value in found.items() if math.isfinite(value)}}
     save_model_state(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
-    return found
+    return dict(together.agree(found))
 
 
 def _prepare(
