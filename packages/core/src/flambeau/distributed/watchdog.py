@@ -118,8 +118,7 @@ class Watchdog:
                 return
             now = time.monotonic()
             if data == b"":
-                # All see rank 0 go; the lowest speaks.
-                self.end("rank 0 has ended without a word (killed, or out of memory?)", speak=self._rank == 1)
+                self._rank_0_lost("has ended without a word (killed, or out of memory?)")
             elif data:
                 heard, buffer = now, buffer + data
                 while b"\n" in buffer:
@@ -129,9 +128,14 @@ class Watchdog:
                     if line.startswith(_BYE):
                         return
             elif now - heard > self._timeout:
-                self.end(f"rank 0 has been silent for {now - heard:.0f} s (stopped or unreachable)", self._rank == 1)
+                self._rank_0_lost(f"has been silent for {now - heard:.0f} s (stopped or unreachable)")
             if data:
                 self._closing.wait(self._every / 2)
+
+    def _rank_0_lost(self, how: str) -> None:
+        if self._rank != 1:  # all see it; one speaks first
+            time.sleep(min(2.0, self._timeout))
+        self.end(f"rank 0 {how}", speak=self._rank == 1)
 
 
 class _Server:
@@ -197,6 +201,8 @@ class _Server:
                     return True
                 rank = int(number)
                 self._links[rank] = link
+                self._heard[rank] = time.monotonic()
+                continue
             self._heard[rank] = time.monotonic()
             if line.startswith(_BYE):
                 left.add(rank)
