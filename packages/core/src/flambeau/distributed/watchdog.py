@@ -104,12 +104,14 @@ class Watchdog:
         """Sends heartbeats and listens for rank 0."""
         link = self._link
         assert link is not None
-        link.settimeout(self._every)
-        heard, buffer = time.monotonic(), b""
+        link.settimeout(self._every / 2)
+        heard, sent, buffer = time.monotonic(), 0.0, b""
         while not self._closing.is_set():
             try:
-                self._send(_BEAT + f" {self._backend.started}\n".encode())
-                data = link.recv(4096)
+                if time.monotonic() - sent > self._every / 2:
+                    sent = time.monotonic()
+                    self._send(_BEAT + f" {self._backend.started}\n".encode())
+                data = link.recv(4096)  # returns at once when rank 0 has gone
             except TimeoutError:
                 data = None  # type: ignore[assignment]
             except OSError:
@@ -129,8 +131,6 @@ class Watchdog:
                         return
             elif now - heard > self._timeout:
                 self._rank_0_lost(f"has been silent for {now - heard:.0f} s (stopped or unreachable)")
-            if data:
-                self._closing.wait(self._every / 2)
 
     def _rank_0_lost(self, how: str) -> None:
         if self._rank != 1:  # all see it; one speaks first
