@@ -158,8 +158,8 @@ def fit(
     batches = len(loader) if isinstance(loader, Sized) else None
     run = Run(model, optimizer, loader, epochs, schedule, ema, callbacks, batches)
     together = OneProcess() if parallel is None else parallel
-    found = resume and checkpoints is not None and checkpoints.exists()
-    together.start(run, together.load(checkpoints) if found else None)
+    resumed = together.load(checkpoints) if resume and checkpoints is not None and checkpoints.exists() else None
+    together.start(run, resumed)
 
     def save(best: bool = False) -> None:
         if checkpoints is not None:
@@ -206,18 +206,18 @@ def _train_epoch(
         loss, count, samples, waiting = loss + value, count + number, samples + seen, waiting + 1
         run.counters.step += 1
         if waiting == accumulate:
-            _update(run, *together.reduce(run, loss, count, samples, accumulate), clip, schedule)
+            _update(run, clip, schedule, *together.reduce(run, loss, count, samples, accumulate))
             loss, count, samples, waiting = 0.0, 0.0, 0, 0
             run.sums.seconds += time.monotonic() - began
             began = time.monotonic()
             yield
     if waiting:
         # No yield: the loader is past its end, and the checkpoint of the whole epoch comes next.
-        _update(run, *together.reduce(run, loss, count, samples, accumulate), clip, schedule)
+        _update(run, clip, schedule, *together.reduce(run, loss, count, samples, accumulate))
     run.sums.seconds += time.monotonic() - began
 
 
-def _update(run: Run, loss: float, count: float, samples: int, clip: float | None, schedule: Any) -> None:
+def _update(run: Run, clip: float | None, schedule: Any, loss: float, count: float, samples: int) -> None:
     """The optimizer's step on the gradients gathered; nothing to learn from (count 0) makes none."""
     run.counters.samples += samples
     if count:
