@@ -51,7 +51,7 @@ def start(processes, program, *arguments, timeout=None, launcher=()):
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=150)
 
 
-def case(processes, name, folder, *, timeout=60, into="out"):
+def case(processes, name, folder, *, timeout=60):
     folder.mkdir(exist_ok=True, parents=True)
     done = start(processes, HERE / "distributed_cases.py", name, folder, timeout=timeout)
     assert done.returncode == 0, done.stderr

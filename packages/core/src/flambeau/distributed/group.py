@@ -98,8 +98,7 @@ def init_process_group(
     """Joins the processes that the launcher (``mpiexec``, ``srun``) started into one group.
 
     Args:
-        backend: "mpi" for CPUs, "nccl" for GPUs; None takes NCCL where this process has been told of a GPU by
-            torchrun's variables and CuPy is installed, MPI otherwise.
+        backend: "mpi" for CPUs (and for None), "nccl" for GPUs.
         init_method: None or "env://": who is who is always read from the environment.
         timeout: seconds (or a timedelta) after which a wait for other ranks, or the silence of one, ends the job
             on all of them; None reads FLAMBEAU_DISTRIBUTED_TIMEOUT, else 60.

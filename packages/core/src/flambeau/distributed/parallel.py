@@ -47,7 +47,6 @@ class DataParallel:
     Args:
         bucket_cap_mb: size in MiB of the buckets in which gradients travel.
         reduce_dtype: "bfloat16" halves what float32 gradients send; they are added in float32.
-        batch_size: what `fit`'s loaders made by `loader` count: the batch of all processes together.
 
     Raises:
         FlambeauError: there is no process group.
