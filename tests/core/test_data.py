@@ -386,9 +386,10 @@ def test_chained_iterable_datasets():
 def test_distributed_shares(n, replicas, shuffle, drop):
     shares = [DistributedSampler(range(n), replicas, rank, shuffle, 3, drop) for rank in range(replicas)]
     orders = [list(share) for share in shares]
-    assert {len(order) for order in orders} == {len(shares[0])}
+    assert [len(order) for order in orders] == [len(share) for share in shares]
+    assert len(orders[0]) - len(orders[-1]) <= (0 if drop else 1)
     everything = [i for order in orders for i in order]
-    assert set(everything) <= set(range(n)) and (drop or set(everything) == set(range(n)))
+    assert set(everything) <= set(range(n)) and (drop or sorted(everything) == list(range(n)))
     assert not drop or len(everything) == len(set(everything)) == n // replicas * replicas
     assert orders[0] == list(shares[0])
     shares[0].set_epoch(1)

@@ -229,12 +229,16 @@ def run(
     retain_graph: bool,
     create_graph: bool,
     capture: dict[Any, Any] | None = None,
+    on_final: Any = None,
 ) -> list[list[Any]]:
     """Propagates cotangents (raw arrays, or Tensors with create_graph) from the root tensors.
 
     Returns [leaf tensor, gradient] pairs in the order of their first arrival. `capture` maps edges
     (id(node or leaf), index) to None and is filled with what arrives there; nothing else is visited then.
+    `on_final` is called with the pair of a leaf that has hooks as soon as nothing more can arrive there; such a pair
+    is not returned.
     """
+    pending = None if on_final is None else _arrivals(roots)
     useful = None if capture is None else _leading_to(roots, {key[0] for key in capture})
     # sequence number -> [node, cotangent]; of a node with several outputs, a list of cotangents
     waiting: dict[int, list[Any]] = {}
@@ -266,6 +270,15 @@ def run(
             arrived = entry[1]
             arrived[k] = g if arrived[k] is None else arrived[k] + g
 
+    def finish(entry: list) -> list:
+        leaf = entry[0]
+        entry[1] = as_array(entry[1])
+        if leaf._hooks:
+            entry[1] = _run_hooks(leaf._hooks, entry[1], create_graph)
+        if capture is not None and (id(leaf), 0) in capture:
+            capture[id(leaf), 0] = entry[1]
+        return entry
+
     previous, anomaly = (mode.grad, mode.intercept), mode.anomaly
     mode.grad = create_graph
     if not create_graph and not getattr(mode.intercept, "takes_formulas", False):
@@ -294,18 +307,59 @@ def run(
                         g = _fit(g, meta, create_graph)
                     deliver(edge, g)
             del gradients
+            if pending:
+                g = None  # or the gradient would not be the leaf's alone
+                for leaf_id in _final(node, pending):
+                    if leaf_id in leaves:
+                        on_final(finish(leaves.pop(leaf_id)))
             if not retain_graph:
                 node.release()
-        for entry in leaves.values():
-            leaf = entry[0]
-            entry[1] = as_array(entry[1])
-            if leaf._hooks:
-                entry[1] = _run_hooks(leaf._hooks, entry[1], create_graph)
-            if capture is not None and (id(leaf), 0) in capture:
-                capture[id(leaf), 0] = entry[1]
-        return list(leaves.values())
+        return [finish(entry) for entry in leaves.values()]
     finally:
         mode.grad, mode.intercept = previous
+
+
+# How many parties (gradient reducers) want the hooks of leaves while backward still runs; then graphs are walked twice.
+early_hooks = 0
+_at_end: list[Any] = []
+
+
+def queue_callback(function: Any) -> None:
+    """Calls `function()` once, when the running backward has accumulated all gradients."""
+    _at_end.append(function)
+
+
+def _arrivals(roots: Sequence[Any]) -> dict[int, int]:
+    """id of each leaf with hooks -> the number of edges that lead to it."""
+    counts: dict[int, int] = {}
+    seen: set[int] = set()
+    stack = [t._edge[0] for t in roots if t._edge is not None]
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for edge in node.edges:
+            if edge is None:
+                continue
+            target = edge[0]
+            if isinstance(target, Node):
+                stack.append(target)
+            elif target._after_grad is not None:
+                counts[id(target)] = counts.get(id(target), 0) + 1
+    return counts
+
+
+def _final(node: Node, pending: dict[int, int]) -> list[int]:
+    """The leaves whose last edge was one of this node's."""
+    done = []
+    for edge in node.edges:
+        if edge is not None and (key := id(edge[0])) in pending:
+            pending[key] -= 1
+            if not pending[key]:
+                del pending[key]
+                done.append(key)
+    return done
 
 
 def _key(t: Any) -> tuple[int, int]:
@@ -360,11 +414,8 @@ def backward(
     if inputs is not None:
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
         wanted = dict.fromkeys([_key(t) for t in inputs])
-    found = run(outputs, _initial(outputs, grads, create_graph), retain, create_graph, wanted)
-    for t in inputs or ():
-        if t._edge is not None and (g := wanted[_key(t)]) is not None:  # type: ignore[index]
-            found.append([t, as_array(g)])
-    for entry in found:
+
+    def accumulate(entry: list) -> None:
         leaf = entry[0]
         if create_graph:
             leaf.grad = entry[1] if leaf.grad is None else leaf.grad + entry[1]
@@ -375,6 +426,20 @@ def backward(
         if leaf._after_grad is not None:
             for hook in list(leaf._after_grad):
                 hook(leaf)
+
+    on_final = accumulate if early_hooks and not create_graph and inputs is None else None
+    try:
+        found = run(outputs, _initial(outputs, grads, create_graph), retain, create_graph, wanted, on_final)
+        for t in inputs or ():
+            if t._edge is not None and (g := wanted[_key(t)]) is not None:  # type: ignore[index]
+                found.append([t, as_array(g)])
+        for entry in found:
+            accumulate(entry)
+    except BaseException:
+        _at_end.clear()
+        raise
+    while _at_end:
+        _at_end.pop(0)()
 
 
 def _own(entry: list) -> Any:

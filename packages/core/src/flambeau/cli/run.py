@@ -22,6 +22,7 @@ _EXTRAS = {
     "matplotlib": "pip install 'flambeau-core[plot]'",
     "tensorboardX": "pip install 'flambeau-core[tensorboard]'",
     "PIL": "pip install Pillow",
+    "mpi4py": "pip install 'flambeau-core[mpi]'",
 }
 _NO_ARGUMENTS: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())  # click 8.2
 
@@ -44,11 +45,20 @@ def run(command: click.Command, args: Sequence[str] | None = None, prog_name: st
     except Exception as error:
         if debug:
             traceback.print_exc()
-        sys.exit(_explain(error, debug))
+        code = _explain(error, debug)
+        _end_others(error, code)
+        sys.exit(code)
     except KeyboardInterrupt:
         print_error("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) and not isinstance(code, bool) else EXIT_OK)
+
+
+def _end_others(error: Exception, code: int) -> None:
+    """Other processes of a parallel run would wait for this one."""
+    group = sys.modules.get("flambeau.distributed.group")
+    if group is not None:
+        group.fail(f"{type(error).__name__}: {' '.join(str(error).split())}", code)
 
 
 def _take_debug(arguments: list[str]) -> tuple[list[str], bool]:

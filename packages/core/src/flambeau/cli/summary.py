@@ -8,9 +8,9 @@ import click
 
 from ..errors import FlambeauError, UsageError
 from ..plugins import create_model
+from .given import given_options
 from .output import note, print_json
 from .registry import names_completion
-from .given import given_options
 
 
 @click.command()

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..errors import FlambeauError, UsageError
+from ..launch import is_main_process
 from ..options import read_settings
 from ..plugins import ModelSpec, TrainerSpec, check_keys, get_model, get_task, get_trainer, manager, option_defaults
 from ..plugins.models import load_object
@@ -71,10 +73,11 @@ def train(
     factory = load_object(manager(), "trainers", chosen.id, chosen.factory)
     lasting = os.path.abspath(data) if data and os.path.exists(data) else data
     record = {"model": spec.id, "data": lasting, "trainer": chosen.id, "options": options}
-    with _recorded(Path(folder), record):
+    with _recorded(Path(folder), record) if is_main_process() else nullcontext():
         metrics = factory(model_id=spec.id, data=data or "", output=folder, options=options, resume=resume is not None)
-    print_metrics(metrics, as_json)
-    note(f"run written to {folder}")
+    if is_main_process():
+        print_metrics(metrics, as_json)
+        note(f"run written to {folder}")
 
 
 def _started(resume: str | None, config: str | None) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def _run_folder(spec: ModelSpec, output: str | None, resume: str | None, started
             raise UsageError("--resume goes on in its own folder", "leave --output out")
         return resume
     folder = output or started.get("output") or os.path.join("runs", spec.short_name)
-    if os.path.isdir(folder) and os.listdir(folder):
+    # The main one of several processes looks alone: it may have begun to write when the others come to look.
+    if is_main_process() and os.path.isdir(folder) and os.listdir(folder):
         raise FlambeauError(f"{folder!r} already holds files", f"add --resume {folder}, or name another --output")
     return str(folder)

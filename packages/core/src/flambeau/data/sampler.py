@@ -7,6 +7,7 @@ A sampler whose order is random draws one seed an epoch, when iteration begins; 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -193,11 +194,15 @@ class BatchSampler(Sampler):
 class DistributedSampler(Sampler):
     """The share of one of several processes: every `num_replicas`-th index, from `rank` on.
 
-    All shares are equally long: indices are repeated at the end, or left out with `drop_last`. The order depends on
-    `seed` and the epoch; call :meth:`set_epoch` before each epoch, or it is the same in all.
+    Every index is in exactly one share, so shares differ in length by at most one. (PyTorch repeats indices to make
+    them equal, which counts those samples twice.) With `drop_last` the indices that are too many are left out. The
+    order depends on `seed` and the epoch; call :meth:`set_epoch` before each epoch, or it is the same in all.
 
     >>> list(DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False))
-    [1, 3, 0]
+    [1, 3]
+
+    Args:
+        num_replicas, rank: of ``flambeau.distributed``'s process group when left out.
     """
 
     def __init__(
@@ -210,7 +215,11 @@ class DistributedSampler(Sampler):
         drop_last: bool = False,
     ) -> None:
         if num_replicas is None or rank is None:
-            raise RuntimeError("DistributedSampler: pass num_replicas and rank; there is no process group to ask")
+            group = sys.modules.get("flambeau.distributed.group")  # without it there is no process group
+            if group is None or not group.is_initialized():
+                raise RuntimeError("DistributedSampler: pass num_replicas and rank; there is no process group to ask")
+            num_replicas = group.get_world_size() if num_replicas is None else num_replicas
+            rank = group.get_rank() if rank is None else rank
         if not 0 <= rank < num_replicas:
             raise ValueError(f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]")
         self.dataset = dataset
@@ -221,15 +230,13 @@ class DistributedSampler(Sampler):
         self.shuffle = shuffle
         self.seed = seed
         size = len(dataset)
-        self.num_samples = size // num_replicas if drop_last else -(-size // num_replicas)
-        self.total_size = self.num_samples * num_replicas
+        self.total_size = size // num_replicas * num_replicas if drop_last else size
+        self.num_samples = len(range(rank, self.total_size, num_replicas))
 
     def __iter__(self) -> Iterator[int]:
         size = len(self.dataset)
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(size).tolist() if self.shuffle else list(range(size))
-        if order and len(order) < self.total_size:
-            order = (order * math.ceil(self.total_size / size))[: self.total_size]
         return iter(order[self.rank : self.total_size : self.num_replicas])
 
     def __len__(self) -> int:

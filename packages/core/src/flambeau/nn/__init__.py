@@ -1,6 +1,6 @@
 """Neural-network layers, losses, containers and initialisers, under PyTorch's names."""
 
-from . import functional, init, utils
+from . import functional, init, parallel, utils
 from .activation import (
     CELU,
     ELU,
@@ -282,5 +282,6 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "parallel",
     "utils",
 ]

@@ -85,11 +85,7 @@ class _BatchNorm(_RunningNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check(input)
-        rate = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.array += 1
-            if self.momentum is None:  # cumulative average
-                rate = 1.0 / float(self.num_batches_tracked)
+        rate = self._next_rate()
         keep = not self.training or self.track_running_stats
         return F.batch_norm(
             input,
@@ -101,6 +97,15 @@ class _BatchNorm(_RunningNorm):
             rate,
             self.eps,
         )
+
+    def _next_rate(self) -> float:
+        """The weight of this batch in the running statistics; counts it in training."""
+        rate = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.array += 1
+            if self.momentum is None:  # cumulative average
+                rate = 1.0 / float(self.num_batches_tracked)
+        return rate
 
 
 class BatchNorm1d(_BatchNorm):
@@ -125,9 +130,10 @@ class BatchNorm3d(_BatchNorm):
 
 
 class SyncBatchNorm(_BatchNorm):
-    """Batch normalisation over all processes of a group; in a single process the same as any batch normalisation.
+    """Batch normalisation over the samples of all processes; in a single process the same as any batch normalisation.
 
-    Takes (N, C, ...) of any rank. ``process_group`` must be None: statistics are not exchanged between processes.
+    Takes (N, C, ...) of any rank. In training all processes of ``flambeau.distributed``'s group must call it alike;
+    the gradient is that of the whole batch. ``process_group`` must be None: it is always the group of all.
     """
 
     def __init__(
@@ -145,8 +151,23 @@ class SyncBatchNorm(_BatchNorm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         if process_group is not None:
-            raise NotImplementedError("SyncBatchNorm: process groups are not supported; leave process_group out")
+            raise NotImplementedError(
+                "SyncBatchNorm: groups of some of the processes are not supported; leave process_group out"
+            )
         self.process_group = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        import sys
+
+        group = sys.modules.get("flambeau.distributed.group")  # without it there are no other processes
+        if not self.training or group is None or group.current() is None or group.get_world_size() == 1:
+            return super().forward(input)
+        from ..distributed.sync_norm import sync_batch_norm
+
+        self._check(input)
+        return sync_batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, self._next_rate(), self.eps
+        )
 
     def _check(self, input: Tensor) -> None:
         if input.ndim < 2:

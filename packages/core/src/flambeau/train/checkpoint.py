@@ -22,6 +22,7 @@ from ..io.safetensors import layout, safe_open, to_array
 from ..io.tree import flatten, unflatten
 from .lock import FolderLock
 from .random_state import capture_rng, restore_rng, seed_everything
+from .shards import join
 
 __all__ = ["CheckpointFolder", "capture_rng", "read_checkpoint", "restore_rng", "seed_everything", "write_checkpoint"]
 
@@ -226,7 +227,7 @@ class CheckpointFolder:
         files, problems = self.files(), []
         for path in files:
             try:
-                state = read_checkpoint(path)
+                state = join(self.path, read_checkpoint(path))
             except FlambeauError as error:
                 problems.append(error.cause)
                 continue

@@ -19,6 +19,7 @@ from ..errors import FlambeauError
 from .callbacks import Callback, Mode, improves, monitored
 from .checkpoint import CheckpointFolder, capture_rng, load_callbacks, load_parts, restore_rng, save_callbacks
 from .saving import Saving
+from .single import OneProcess
 
 __all__ = ["Counters", "Run", "fit"]
 
@@ -82,9 +83,9 @@ class Run:
         """The model to evaluate and keep: the averaged one if there is an EMA."""
         return self.model if self.ema is None else self.ema.module
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that an exact resume needs, as plain data and Tensors."""
-        parts = {name: getattr(self, name) for name in _PARTS}
+    def state_dict(self, skip: Sequence[str] = ()) -> dict[str, Any]:
+        """All that an exact resume needs, as plain data and Tensors, but for the parts to `skip`."""
+        parts = {name: getattr(self, name) for name in _PARTS if name not in skip}
         return {
             **{name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
             "callbacks": save_callbacks(self.callbacks),
@@ -98,7 +99,7 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes a saved state over; the objects must be built as they were for the saved run."""
-        missing = {"model", "optimizer", "callbacks", "counters", "sums", "history", "rng"} - state.keys()
+        missing = {"model", "optimizer", "callbacks", "counters", "sums", "history"} - state.keys()
         if missing:
             cause = f"this is not the checkpoint of such a run: it has no {', '.join(sorted(missing))}"
             raise FlambeauError(cause, "resume with what wrote it")
@@ -107,7 +108,8 @@ class Run:
         self.counters = Counters(**state["counters"])
         self.sums = _Sums(**state["sums"])
         self.history, self.best, self.stop = state["history"], state["best"], state["stop"]
-        restore_rng(state["rng"])  # last: building and loading may draw random numbers
+        if "rng" in state:  # not where a process joins a run that had fewer of them
+            restore_rng(state["rng"])  # last: building and loading may draw random numbers
 
 
 def fit(
@@ -133,6 +135,7 @@ def fit(
     checkpoint_minutes: float | None = None,
     config: Mapping[str, Any] | None = None,
     resume: bool = False,
+    parallel: Any = None,
 ) -> Run:
     """Trains `model` and returns the `Run`.
 
@@ -151,6 +154,7 @@ def fit(
             `checkpoint_minutes`. SIGTERM and Ctrl-C then let the running step end, save, and raise `RunStopped`.
         config: resolved options; saved, and a resumed run must have the same.
         resume: go on from the newest checkpoint, if there is one. The result is bit for bit that of an unbroken run.
+        parallel: ``flambeau.distributed.DataParallel()`` when several processes train together; all call `fit`.
 
     Raises:
         FlambeauError: the loss is not finite; a checkpoint cannot be written or none can be read; another process
@@ -163,20 +167,26 @@ def fit(
     run = Run(model, optimizer, loader, epochs, schedule, ema, scaler, callbacks, batches)
     per_step = schedule if schedule_unit == "step" else None
     settings = {"accumulate": accumulate, "clip": clip, "batches": batches, **(config or {})}
-    with Saving(run, checkpoints, checkpoint_every, checkpoint_minutes, settings) as saving:
-        if resume:
-            saving.load()
+    together = OneProcess() if parallel is None else parallel
+
+    def forward(model: Any, batch: Any) -> tuple[Any, ...]:
+        with autocast():
+            return step(model, batch)
+
+    with Saving(run, together, checkpoints, checkpoint_every, checkpoint_minutes, settings) as saving:
+        together.start(run, saving.load() if resume else None)
         try:
             for callback in callbacks:
                 callback.on_start(run)
             while run.counters.epoch < epochs and not run.stop:
-                for _ in _train_epoch(run, step, autocast, clip, accumulate, per_step):
+                for _ in _train_epoch(run, forward, clip, accumulate, per_step, together):
                     saving.after_step()
                 if schedule is not None and schedule_unit == "epoch":
                     schedule.step()
-                row = _close_epoch(run, evaluate)
+                row = _close_epoch(run, evaluate, together)
                 for callback in callbacks:
                     callback.on_epoch(run, row)
+                run.stop = together.agree(run.stop)
                 value = monitored(row, monitor) if monitor else None
                 better = value is not None and improves(value, run.best["value"] if run.best else None, mode)
                 if better:
@@ -184,13 +194,14 @@ def fit(
                 saving.after_epoch(better)
             run.finished = True
         finally:
+            together.end()
             for callback in callbacks:
                 callback.on_end(run)
     return run
 
 
 def _train_epoch(
-    run: Run, step: Step, autocast: Context, clip: float | None, accumulate: int, schedule: Any
+    run: Run, step: Step, clip: float | None, accumulate: int, schedule: Any, together: Any
 ) -> Iterable[None]:
     """One epoch; yields after each optimizer step, where nothing is half done."""
     run.model.train()
@@ -198,45 +209,35 @@ def _train_epoch(
         callback.on_epoch_start(run)
     run.optimizer.zero_grad()
     began = time.monotonic()
-    loss, count, waiting = 0.0, 0.0, 0
-    for batch in run.loader:
-        with autocast():
-            loss_sum, number, *samples = step(run.model, batch)
-        value, number = float(loss_sum.item()), float(number)
+    loss, count, samples, waiting = 0.0, 0.0, 0, 0
+    for batch in together.batches(run.loader):
+        value, number, seen = together.backward(run, step, batch, accumulate, waiting + 1 == accumulate)
         if not math.isfinite(value):
             raise _not_finite(run, value)
-        if number:
-            # Alone, a batch is divided before backward; in a group the summed gradient by the group's count.
-            objective = loss_sum / number if accumulate == 1 else loss_sum
-            (objective if run.scaler is None else run.scaler.scale(objective)).backward()
-        loss, count, waiting = loss + value, count + number, waiting + 1
+        loss, count, samples, waiting = loss + value, count + number, samples + seen, waiting + 1
         run.counters.step += 1
-        run.counters.samples += int(samples[0] if samples else number)
         if waiting == accumulate:
-            _update(run, loss, count, clip, accumulate, schedule)
-            loss, count, waiting = 0.0, 0.0, 0
+            _update(run, clip, schedule, *together.reduce(run, loss, count, samples, accumulate))
+            loss, count, samples, waiting = 0.0, 0.0, 0, 0
             run.sums.seconds += time.monotonic() - began
             began = time.monotonic()
             yield
     if waiting:
         # No yield: the loader is past its end, and the checkpoint of the whole epoch comes next.
-        _update(run, loss, count, clip, accumulate, schedule)
+        _update(run, clip, schedule, *together.reduce(run, loss, count, samples, accumulate))
     run.sums.seconds += time.monotonic() - began
 
 
-def _update(run: Run, loss: float, count: float, clip: float | None, accumulate: int, schedule: Any) -> None:
+def _update(run: Run, clip: float | None, schedule: Any, loss: float, count: float, samples: int) -> None:
     """The optimizer's step on the gradients gathered; nothing to learn from (count 0) makes none."""
+    run.counters.samples += samples
     if count:
-        parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if accumulate > 1:
-            for parameter in parameters:
-                # Not in place: two gradients may share memory.
-                parameter.grad = parameter.grad * (1.0 / count)
         if clip is not None:
             from ..nn.utils import clip_grad_norm_
 
             if run.scaler is not None:
                 run.scaler.unscale_(run.optimizer)
+            parameters = [p for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
             clip_grad_norm_(parameters, clip)
         if _step_optimizer(run):
             run.counters.optimizer_step += 1
@@ -263,7 +264,7 @@ def _step_optimizer(run: Run) -> bool:
     return bool(run.scaler.get_scale() >= before)
 
 
-def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
+def _close_epoch(run: Run, evaluate: Evaluate | None, together: Any) -> dict[str, Any]:
     from ..autograd.modes import no_grad
 
     if not run.sums.count:
@@ -276,7 +277,7 @@ def _close_epoch(run: Run, evaluate: Evaluate | None) -> dict[str, Any]:
         model = run.evaluated_model
         model.eval()
         with no_grad():
-            row.update({name: float(value) for name, value in evaluate(model).items()})
+            row.update(together.agree({name: float(value) for name, value in evaluate(model).items()}))
     row["seconds"] = round(run.sums.seconds + time.monotonic() - began, 3)
     run.sums = _Sums()
     run.history.append(row)

@@ -25,6 +25,7 @@ class Saving:
 
     Args:
         run: what to save.
+        together: the processes that train it (`OneProcess` or ``flambeau.distributed.DataParallel``).
         checkpoints: where; None saves nothing, and signals act as ever.
         every: optimizer steps between checkpoints within an epoch.
         minutes: minutes between checkpoints within an epoch; either may be None.
@@ -38,6 +39,7 @@ class Saving:
     def __init__(
         self,
         run: Run,
+        together: Any,
         checkpoints: CheckpointFolder | None,
         every: int | None = None,
         minutes: float | None = None,
@@ -50,7 +52,7 @@ class Saving:
         if (every or minutes) and checkpoints is not None and not self._within:
             cause = f"a {type(run.loader).__name__} cannot be resumed within an epoch: it has no state_dict"
             raise UsageError(cause, "load with flambeau.data.DataLoader, or leave checkpoint_every/_minutes out")
-        self._run, self._checkpoints = run, checkpoints
+        self._run, self._together, self._checkpoints = run, together, checkpoints
         self._every, self._minutes = every, minutes
         self._settings = to_plain(dict(settings or {}))
         self._versions: dict[str, str] = {}
@@ -64,8 +66,10 @@ class Saving:
             dataset = getattr(run.loader, "dataset", None)
             self._versions = versions_of([run.model, run.optimizer, run.schedule, dataset, *run.callbacks])
             with ExitStack() as opening:
-                opening.enter_context(self._checkpoints.lock())
-                self._checkpoints.clean()
+                if self._together.main:
+                    opening.enter_context(self._checkpoints.lock())
+                    self._checkpoints.clean()
+                self._together.barrier()
                 opening.enter_context(self._stop)
                 self._open = opening.pop_all()
         self._saved = time.monotonic()
@@ -74,23 +78,24 @@ class Saving:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def load(self) -> None:
-        """Takes over the newest checkpoint, if there is one.
+    def load(self) -> Any:
+        """The newest checkpoint, or None if there is none.
 
         Raises:
             UsageError: the run has other settings than the saved one.
             FlambeauError: no checkpoint can be read, or it does not fit.
         """
         if self._checkpoints is None or not self._checkpoints.exists():
-            return
-        state = self._checkpoints.load()
+            return None
+        state = self._together.load(self._checkpoints)
         saved = state.get("settings", {}) if isinstance(state, dict) else {}
         for name in [key for key in saved if key in self._settings]:
             if saved[name] != self._settings[name]:
                 cause = f"{name} is {self._settings[name]!r}, the run in {self._checkpoints.path} has {saved[name]!r}"
                 raise UsageError(cause, f"resume with {name}={saved[name]}, or start a new run in another folder")
-        self._run.load_state_dict(state)
-        warn_of_other_versions(state.get("versions", {}), self._versions, str(self._checkpoints.path))
+        if self._together.main:
+            warn_of_other_versions(state.get("versions", {}), self._versions, str(self._checkpoints.path))
+        return state
 
     def after_step(self) -> None:
         """To be called after an optimizer step, with nothing half done: saves if it is time.
@@ -101,7 +106,7 @@ class Saving:
         steps = self._run.counters.optimizer_step
         due = bool(self._every) and steps % self._every == 0  # type: ignore[operator]
         due = due or (self._minutes is not None and time.monotonic() - self._saved >= 60 * self._minutes)
-        stopping = self._stop.received is not None
+        due, stopping = self._together.agree((due, self._stop.received is not None))
         if due or (stopping and self._within):
             self._save()
         if stopping:
@@ -115,19 +120,19 @@ class Saving:
         """
         self._save(best)
         run = self._run
-        if self._stop.received is not None and run.counters.epoch < run.epochs and not run.stop:
+        if self._together.agree(self._stop.received is not None) and run.counters.epoch < run.epochs and not run.stop:
             self._end()
 
     def _save(self, best: bool = False) -> None:
         if self._checkpoints is not None:
             extra = {"settings": self._settings, "versions": self._versions}
-            self._checkpoints.save({**self._run.state_dict(), **extra}, best)
+            self._together.save(self._checkpoints, self._run, extra, best)
             self._saved = time.monotonic()
 
     def _end(self) -> None:
         import signal
 
-        number = self._stop.received or 0
+        number = self._together.agree(self._stop.received)
         counters, folder = self._run.counters, self._checkpoints.path if self._checkpoints else ""
         done = f"stopped by {signal.Signals(number).name} after optimizer step {counters.optimizer_step}"
         if self._checkpoints is not None and self._checkpoints.exists():
@@ -135,5 +140,6 @@ class Saving:
             line = f"{done}; saved in {folder}. To go on, {how} and the same options"
         else:
             line = f"{done}; nothing is saved yet, for the loader cannot go on within an epoch. Start the run again"
-        print(line, file=sys.stderr, flush=True)
+        if self._together.main:
+            print(line, file=sys.stderr, flush=True)
         raise RunStopped(number, line)

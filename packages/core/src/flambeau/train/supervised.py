@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DataLoader, default_collate
+from ..data import default_collate
 from ..errors import FlambeauError
 from ..io.weights import save_model_state
 from ..options import to_plain
@@ -29,6 +29,7 @@ from .report import HtmlReport
 from .reporter import COUNTERS, HistoryWriter, LearningCurve, reporter
 from .run_folder import binding, prepare
 from .schedules import Decay, warmup_schedule
+from .single import processes
 from .tensorboard import TensorBoard
 
 __all__ = ["Options", "cross_entropy", "evaluate", "make_optimizer", "mean_squared_error", "run"]
@@ -43,7 +44,7 @@ class Options:
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: samples a batch.
+        batch_size: samples a batch (of all processes together, where several train).
         lr: peak learning rate.
         weight_decay: applied to weight matrices and kernels, not to biases and norms.
         optimizer: adamw, adam or sgd.
@@ -163,6 +164,7 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None,
     predict: Predict = predict_pair,
     device: Any = "cpu",
+    parallel: Any = None,
 ) -> dict[str, float]:
     """Means of loss and metrics over a loader, in eval mode and without gradients; the model's mode is restored.
 
@@ -170,6 +172,7 @@ def evaluate(
         loss: ``loss(output, target) -> (sum, count)``; given, the result has a "loss".
         metrics: name -> metric; they are reset first. One that computes several values gives "name_value" for each.
         predict: ``predict(model, batch) -> (output, target)``.
+        parallel: several processes, each of which has a part of the samples; the result is that of all.
     """
     from ..autograd.modes import no_grad
 
@@ -181,6 +184,8 @@ def evaluate(
     try:
         with no_grad():
             for batch in loader:
+                if batch is None:  # others have the samples of this one
+                    continue
                 output, target = predict(model, to_device(batch, device))
                 if loss is not None:
                     total, count = loss(output, target)
@@ -190,6 +195,8 @@ def evaluate(
                     metric.update(output, target)
     finally:
         model.train(training)
+    if parallel is not None:
+        parallel.merge({"": mean, **metrics} if loss is not None else metrics)
     result = {} if loss is None else {"loss": mean.compute()}
     for name, metric in metrics.items():
         value = metric.compute()
@@ -278,11 +285,15 @@ def run(
     from .. import optim
 
     metrics = dict(metrics or {})
-    folder = prepare(Path(output), model_id, options, config, plugin, resume)
+    together = processes()
+    folder = Path(output)
+    if together.main:
+        prepare(folder, model_id, options, config, plugin, resume)
+    together.barrier()
     seed_everything(options.seed)
     net = model().to(options.device)
 
-    train_loader = DataLoader(
+    train_loader = together.loader(
         train_data, options.batch_size, shuffle=True, num_workers=options.workers, collate_fn=collate_fn,
         drop_last=options.drop_last, persistent_workers=options.workers > 0,
     )  # fmt: skip
@@ -298,8 +309,9 @@ def run(
         return total, count, len(target)
 
     def validate(net: Any) -> dict[str, float]:
-        loader = DataLoader(valid_data, options.batch_size, num_workers=options.workers, collate_fn=collate_fn)
-        found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device)
+        loader = together.loader(valid_data, options.batch_size, num_workers=options.workers, collate_fn=collate_fn)
+        found = evaluate(net, loader, loss=loss, metrics=metrics, predict=predict, device=options.device,
+                         parallel=together)  # fmt: skip
         return {f"val_{name}": value for name, value in found.items()}
 
     def example(net: Any) -> Any:
@@ -312,11 +324,15 @@ def run(
         watchers.append(Freeze(options.freeze, options.unfreeze))
     if options.patience is not None:
         watchers.append(EarlyStopping(monitor, options.patience, mode))
-    curve = LearningCurve(folder / "curve.png", monitor=monitor, mode=mode)
-    report = HtmlReport(folder, monitor=monitor, mode=mode, confusion=_confusion(metrics), forward=example)
-    if options.tensorboard:
-        watchers.append(TensorBoard(folder / "tensorboard", hparams=to_plain(options)))
-    watchers += [HistoryWriter(folder), curve, report, progress or reporter()]
+    if together.main:
+        if options.tensorboard:
+            watchers.append(TensorBoard(folder / "tensorboard", hparams=to_plain(options)))
+        watchers += [
+            HistoryWriter(folder),
+            LearningCurve(folder / "curve.png", monitor=monitor, mode=mode),
+            HtmlReport(folder, monitor=monitor, mode=mode, confusion=_confusion(metrics), forward=example),
+            progress or reporter(),
+        ]
     checkpoints = CheckpointFolder(folder / "checkpoints", options.keep_checkpoints)
     done = fit(
         net, optimizer, step, train_loader, epochs=options.epochs, schedule=schedule, clip=options.clip,
@@ -324,12 +340,15 @@ def run(
         evaluate=None if valid_data is None else validate, monitor=monitor, mode=mode, callbacks=watchers,
         checkpoints=checkpoints, checkpoint_every=options.checkpoint_every,
         checkpoint_minutes=options.checkpoint_minutes, config=binding(options), resume=resume,
+        parallel=together,
     )  # fmt: skip
+    if not together.main:
+        return dict(together.agree(None))
     state, row = _best(done, checkpoints, keep_last=valid_data is None)
     found = {name: value for name, value in row.items() if name == "epoch" or name not in COUNTERS}
     card = {**dict(notes or {}), "metrics": {name: value for name, value in found.items() if math.isfinite(value)}}
     save_model_state(state, folder / "model.safetensors", model=model_id, config=config, plugin=plugin, notes=card)
-    return found
+    return dict(together.agree(found))
 
 
 def _monitor(monitor: str | None, mode: Mode | None, metrics: dict[str, Metric], valid_data: Any) -> tuple[str, Mode]:
