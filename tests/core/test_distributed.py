@@ -22,7 +22,6 @@ from flambeau import distributed, nn
 from flambeau.data import BatchSampler, DistributedSampler, SequentialSampler
 from flambeau.distributed.sharding import ShardedBatches
 from flambeau.errors import FlambeauError, MissingExtraError
-from flambeau.train.metrics import R2, Accuracy
 
 HERE = Path(__file__).parent
 BESIDE = Path(sysconfig.get_path("scripts")) / "mpiexec"
@@ -185,23 +184,6 @@ def test_every_batch_is_divided(n, batch, size):
     whole = BatchSampler(SequentialSampler(range(n)), batch, False)
     parts = [list(ShardedBatches(whole, r, size)) for r in range(size)]
     assert [sorted(chain(*rows)) for rows in zip(*parts, strict=True)] == list(whole)
-
-
-@given(n=st.integers(2, 12), cut=st.integers(0, 12))
-def test_merged_metrics_are_those_of_all_samples(n, cut):
-    rng = np.random.default_rng(n)
-    guess, truth = rng.normal(size=(n, 3)), rng.normal(size=(n, 3)) + 100
-    whole, left, right = R2(), R2(), R2()
-    whole.update(guess, truth)
-    left.update(guess[:cut], truth[:cut])
-    right.update(guess[cut:], truth[cut:])
-    left.merge(right.state_dict())
-    assert left.compute() == pytest.approx(whole.compute(), rel=1e-9)
-    a, b = Accuracy(), Accuracy()
-    a.update([[0.1, 0.9]], [1])
-    b.update([[0.1, 0.9]], [0])
-    a.merge(b.state_dict())
-    assert a.compute() == 0.5
 
 
 def test_without_a_group():

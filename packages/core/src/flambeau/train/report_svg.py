@@ -21,7 +21,7 @@ def log_scale_helps(values: Sequence[float]) -> bool:
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from `low` to `high`, about `count` of them.
 
-    >>> ticks(0, 10)
+    >>> ticks(0.0, 10.0)
     [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     """
     if not high > low:
@@ -30,7 +30,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    return [round(float(k * step), 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def chart(title: str, lines: Mapping[str, Points], mark: float | None = None) -> str:
@@ -92,7 +92,7 @@ def heat_table(matrix: Sequence[Sequence[Any]], classes: Sequence[str] | None = 
     names = [html.escape(str(c)) for c in classes or range(len(matrix))]
     if len(names) != len(matrix):
         raise ValueError(f"there are {len(matrix)} classes in the matrix but {len(names)} names")
-    rows = []
+    rows: list[str] = []
     for name, row in zip(names, matrix, strict=True):
         total = sum(row)
         cells = []
