@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import flambeau.nn.functional as F
 from flambeau import Tensor, backends
+from flambeau.ops.attention import cached_attention
 
 NO_GRADIENTS = "a cache holds no gradients: call the model inside flambeau.inference_mode()"
 
@@ -68,13 +68,10 @@ class KVCache:
             raise ValueError(f"a cache that holds tokens takes one at a time, not {tokens}")
         q, k, v = qkv.array.reshape(batch, tokens, 3, heads, width // (3 * heads)).transpose(2, 0, 3, 1, 4)
         keys, values = self._write(layer, k, v)
-        if tokens == 1 and q.dtype.kind == "f":  # on arrays, as each call of an op would take as long as its work
-            xp = backends.of(q).xp
-            scores = xp.matmul(keys, q.swapaxes(2, 3) * q.dtype.type(1 / math.sqrt(q.shape[3])))
-            scores -= scores.max(2, keepdims=True)
-            xp.exp(scores, out=scores)
-            scores /= scores.sum(2, keepdims=True)
-            return Tensor._wrap(xp.matmul(scores.swapaxes(2, 3), values).reshape(batch, 1, width // 3))
+        if tokens == 1 and q.dtype.kind == "f":
+            buffers, length = self._buffer[layer], self._lengths[layer]
+            query = qkv.array[..., : width // 3]
+            return Tensor._wrap(cached_attention(query, buffers[0], buffers[1], length))
         q, k, v = (Tensor._wrap(part) for part in (q, keys, values))
         found = F.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1)
         return found.transpose(1, 2).reshape(batch, tokens, width // 3)
