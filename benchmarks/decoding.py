@@ -159,6 +159,40 @@ def perplexity(options):
         )
 
 
+def gguf(options):
+    """GPT-2 small with the weights of `speed`, in the format of llama.cpp."""
+    import gguf
+
+    import flambeau
+    from workloads._gpt import gpt2
+
+    kind = gguf.GGMLQuantizationType[options.type]
+    writer = gguf.GGUFWriter(options.file, "gpt2")
+    writer.add_context_length(1024)
+    writer.add_embedding_length(768)
+    writer.add_block_count(12)
+    writer.add_feed_forward_length(3072)
+    writer.add_head_count(12)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(50257)
+    names = {
+        "wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm", "ln_2": "ffn_norm",
+        "qkv": "attn_qkv", "proj": "attn_output", "mlp.0": "ffn_up", "mlp.2": "ffn_down",
+    }  # fmt: skip
+    for key, tensor in fill(flambeau, gpt2(flambeau)).state_dict().items():
+        place, _, end = key.rpartition(".")
+        block, _, layer = place.removeprefix("blocks.").partition(".") if "blocks." in place else ("", "", place)
+        name = f"{f'blk.{block}.' if block else ''}{names[layer]}.{end}"
+        values = tensor.numpy()
+        use = kind if values.ndim == 2 and layer != "wpe" else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(values, use), raw_dtype=use)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
@@ -173,6 +207,10 @@ def main():
     command.add_argument("text")
     command.add_argument("--characters", type=int, default=200_000)
     command.set_defaults(run=perplexity)
+    command = commands.add_parser("gguf", help="write the model of `speed` for llama.cpp (needs gguf)")
+    command.add_argument("file")
+    command.add_argument("--type", default="Q8_0", help="Q8_0, Q4_0 or F32")
+    command.set_defaults(run=gguf)
     options = parser.parse_args()
     options.run(options)
 

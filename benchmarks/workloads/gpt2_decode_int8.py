@@ -1,4 +1,7 @@
-"""GPT-2 small (random weights) writes 8 tokens, the likeliest each time, after a prompt of 64, with int8 weights (the peer: float32)."""
+"""GPT-2 small (random weights) writes 8 tokens after a prompt of 64, with int8 weights (the peer: float32).
+
+With a KV cache, the likeliest token each time.
+"""
 
 from ._gpt import greedy
 
