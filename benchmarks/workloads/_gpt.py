@@ -20,6 +20,10 @@ class Cache:
         k, v = (buffer[:, :, :stop] for buffer in self.buffers[layer])
         return attend(torch, q, k, v)
 
+    def positions(self, count: int, device):
+        start = self.length
+        return self.torch.arange(start, start + count, device=device)
+
     @property
     def length(self) -> int:
         return self.lengths[max(self.lengths)]
@@ -35,6 +39,15 @@ def new_cache(torch, layers: int, capacity: int):
 
         return KVCache(layers, capacity)
     return Cache(torch, capacity)
+
+
+def new_writer(torch, model):
+    """`write(tokens, cache)` gives the logits of the next token; compiled where the library has that for a cache."""
+    if torch.__name__ == "flambeau":
+        from flambeau_nlp.cache import compiled_writer
+
+        return compiled_writer(model, last=True)
+    return lambda tokens, cache: model(tokens, cache=cache, last=True)
 
 
 def split(qkv, heads: int):
@@ -79,8 +92,8 @@ def gpt(torch, vocabulary: int, length: int, layers: int, width: int, heads: int
             self.ln_f = nn.LayerNorm(width)
 
         def forward(self, tokens, cache=None, last=False):
-            start = cache.length if cache is not None else 0
-            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+            count, device = tokens.shape[1], tokens.device
+            positions = torch.arange(count, device=device) if cache is None else cache.positions(count, device)
             x = self.wte(tokens) + self.wpe(positions)
             for layer, block in enumerate(self.blocks):
                 x = block(x, cache, layer)
@@ -96,3 +109,28 @@ def gpt(torch, vocabulary: int, length: int, layers: int, width: int, heads: int
 def gpt2(torch):
     """The size of GPT-2 small: 124 million parameters."""
     return gpt(torch, vocabulary=50257, length=1024, layers=12, width=768, heads=12)
+
+
+def greedy(torch, device, weights: str = "float32", prompt: int = 64, count: int = 8):
+    """A workload that writes `count` tokens behind a prompt, the likeliest each time, in one precision."""
+    from ._common import integers, set_weights
+
+    model = set_weights(torch, gpt2(torch), device).eval()
+    if weights != "float32" and hasattr(torch, "quantize"):
+        torch.quantize.quantize_(model, weights, embeddings=["wte"])
+    ids = torch.from_numpy(integers(50257, 1, prompt)).to(device)
+    write, cache = new_writer(torch, model), new_cache(torch, 12, prompt + count)
+    with torch.inference_mode():
+        first = write(ids, cache).argmax(-1)
+
+    def step():
+        cache.truncate(prompt)
+        token, logits = first, []
+        with torch.inference_mode():
+            for _ in range(count):
+                logits.append(write(token, cache))
+                token = logits[-1].argmax(-1)
+        # Rounded weights give other values than the peer's; how far off is measured in docs/reports/decode.md.
+        return tuple(logits) if weights == "float32" else ()
+
+    return {weights: step}

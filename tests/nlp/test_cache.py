@@ -1,12 +1,15 @@
 """The cache of keys and values: what it returns, how it grows, and that writing with it is writing without."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flambeau
-from flambeau_nlp.cache import KVCache
+from flambeau.compiler import Compiled
+from flambeau_nlp.cache import KVCache, compiled_writer
 from flambeau_nlp.decoding import continue_text
 from flambeau_nlp.models.char_gpt import CharGPT, CharGPTConfig
 
@@ -117,3 +120,52 @@ def test_text_past_the_context_is_that_of_whole_windows():
             scores = model(flambeau.tensor([ids[-12:]]))[0, -1].numpy()
         ids.append(1 + int(scores[1:].argmax()))
         assert "\ufffdabcd\n"[ids[-1]] == character
+
+
+@pytest.mark.parametrize("weights", [None, "int8", "int4"])
+def test_a_compiled_writer_says_the_same(weights):
+    flambeau.manual_seed(0)
+    model = CharGPT(CharGPTConfig(**CONFIG)).eval()
+    if weights:
+        flambeau.quantize.quantize_(model, weights, embeddings=["embedding"])
+    ids = flambeau.tensor([[1, 2, 3, 4, 5, 1, 2, 3, 4], [2, 2, 1, 3, 3, 5, 4, 1, 1]])
+    write, caches = compiled_writer(model), (KVCache(2, 4), KVCache(2, 4))
+    with flambeau.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # a step that runs without a graph says so
+        for turn in range(2):
+            for part in (ids[:, :3], *(ids[:, i : i + 1] for i in range(3, 9))):  # the buffer grows twice
+                found, expected = write(part, caches[0]), model(part, caches[1])
+                assert np.array_equal(found.numpy(), expected.numpy())
+                assert caches[0].length == caches[1].length
+            for cache in caches:
+                cache.truncate(0 if turn else 2)
+            if not turn:
+                again = ids[:, 2:3]
+                assert np.array_equal(write(again, caches[0]).numpy(), model(again, caches[1]).numpy())
+                for cache in caches:
+                    cache.truncate(0)
+
+
+def test_a_compiled_writer_makes_one_graph_for_all_positions(monkeypatch):
+    made = []
+
+    def compiled(function):
+        made.append(Compiled(function))
+        return made[0]
+
+    monkeypatch.setattr(flambeau, "compile", compiled)
+    model, cache = CharGPT(CharGPTConfig(**CONFIG)).eval(), KVCache(2, 12)
+    write = compiled_writer(model)
+    with flambeau.inference_mode():
+        write(flambeau.tensor([[1, 2]]), cache)
+        for _ in range(6):
+            write(flambeau.tensor([[3]]), cache)
+    assert sum(len(entries) for entries in made[0]._entries.values()) == 1 and not made[0].fallbacks
+
+
+def test_a_compiled_writer_leaves_gradients_to_the_model():
+    model, cache = CharGPT(CharGPTConfig(**CONFIG)).eval(), KVCache(2, 12)
+    with flambeau.inference_mode():
+        model(flambeau.tensor([[1, 2]]), cache)
+    with pytest.raises(RuntimeError, match="no gradients"):
+        compiled_writer(model)(flambeau.tensor([[3]]), cache)

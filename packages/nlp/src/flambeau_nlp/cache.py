@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+import flambeau
 import flambeau.nn.functional as F
 from flambeau import Tensor, backends
+from flambeau.autograd.modes import mode
+from flambeau.ops.attention import cached_attention
 
 NO_GRADIENTS = "a cache holds no gradients: call the model inside flambeau.inference_mode()"
 
@@ -38,6 +43,10 @@ class KVCache:
         """Tokens that all layers have seen."""
         return self._lengths[-1]
 
+    def positions(self, count: int, device: Any = None) -> Tensor:
+        """The positions of the next tokens, int64 (count,)."""
+        return flambeau.arange(self.length, self.length + count, device=device)
+
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer (batch, heads, tokens, width), after these are written behind them.
 
@@ -68,13 +77,10 @@ class KVCache:
             raise ValueError(f"a cache that holds tokens takes one at a time, not {tokens}")
         q, k, v = qkv.array.reshape(batch, tokens, 3, heads, width // (3 * heads)).transpose(2, 0, 3, 1, 4)
         keys, values = self._write(layer, k, v)
-        if tokens == 1 and q.dtype.kind == "f":  # on arrays, as each call of an op would take as long as its work
-            xp = backends.of(q).xp
-            scores = xp.matmul(keys, q.swapaxes(2, 3) * q.dtype.type(1 / math.sqrt(q.shape[3])))
-            scores -= scores.max(2, keepdims=True)
-            xp.exp(scores, out=scores)
-            scores /= scores.sum(2, keepdims=True)
-            return Tensor._wrap(xp.matmul(scores.swapaxes(2, 3), values).reshape(batch, 1, width // 3))
+        if tokens == 1 and q.dtype.kind == "f":
+            buffers, length = self._buffer[layer], self._lengths[layer]
+            query = qkv.array[..., : width // 3]
+            return Tensor._wrap(cached_attention(query, buffers[0], buffers[1], length))
         q, k, v = (Tensor._wrap(part) for part in (q, keys, values))
         found = F.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1)
         return found.transpose(1, 2).reshape(batch, tokens, width // 3)
@@ -96,6 +102,17 @@ class KVCache:
         values[:, :, start:] = v
         self._lengths[layer] = stop
         return keys, values
+
+    def _room_for_one(self, ids: Tensor) -> Tensor | None:
+        """The buffer, with room for one token more; None where a graph of one token does not fit."""
+        buffer = self._buffer
+        if buffer is None or not self.length or ids.shape != (buffer.shape[2], 1) or mode.grad:
+            return None
+        if not isinstance(buffer, np.ndarray) or buffer.dtype.kind != "f" or buffer.dtype.itemsize < 4:
+            return None
+        if buffer.shape[4] == self.length:
+            buffer = self._make_room(buffer[0, 0, :, :, :1], self.length + 1)
+        return Tensor._wrap(buffer)
 
     def truncate(self, length: int) -> None:
         """Forget all but the first tokens.
@@ -121,3 +138,56 @@ class KVCache:
             new[..., :seen, :] = old[..., :seen, :]
         self._buffer = new
         return new
+
+
+class _Slot:
+    """The place of one token in a cache, where buffer and position are tensors: what a graph of the step is given."""
+
+    length = 0  # unknown to the graph, which serves for every position
+
+    def __init__(self, buffer: Tensor, position: Tensor) -> None:
+        self._buffer, self._position = buffer, position
+
+    def positions(self, count: int, device: Any = None) -> Tensor:
+        return self._position.reshape(count)
+
+    def attend(self, layer: int, qkv: Tensor, heads: int) -> Tensor:
+        batch, _, width = qkv.shape
+        width //= 3
+        new = qkv.reshape(batch, 3, heads, width // heads)[:, 1:].transpose(0, 1)
+        buffer = self._buffer[layer]
+        buffer.array[:, :, :, self._position.array] = new.array
+        return cached_attention(qkv[..., :width], buffer[0], buffer[1], self._position + 1)
+
+
+def compiled_writer(model: Callable[..., Tensor], **options: Any) -> Callable[[Tensor, KVCache], Tensor]:
+    """`write(ids, cache)`: what ``model(ids, cache=cache, **options)`` gives, a single token by replay of one graph.
+
+    The graph takes position and buffer as arguments, so it serves for all tokens until the buffer grows: give the cache
+    a sufficient `capacity`. A prompt, and what is not in single or double precision on the CPU, goes through the model
+    itself, which takes positions from ``cache.positions(count)`` and attends by ``cache.attend(layer, qkv, heads)``.
+
+    >>> from flambeau_nlp.models.char_gpt import CharGPT, CharGPTConfig
+    >>> model = CharGPT(CharGPTConfig(vocab_size=10, width=16, layers=2)).eval()
+    >>> write, cache = compiled_writer(model), KVCache(layers=2)
+    >>> with flambeau.inference_mode():
+    ...     scores = write(flambeau.tensor([[1, 2, 3]]), cache)
+    ...     scores = write(scores[:, -1:].argmax(-1), cache)
+    >>> tuple(scores.shape), cache.length
+    ((1, 1, 10), 4)
+    """
+
+    def step(ids: Tensor, position: Tensor, buffer: Tensor) -> Tensor:
+        return model(ids, cache=_Slot(buffer, position), **options)
+
+    replay = flambeau.compile(step)
+
+    def write(ids: Tensor, cache: KVCache) -> Tensor:
+        buffer = cache._room_for_one(ids)
+        if buffer is None:
+            return model(ids, cache=cache, **options)
+        scores: Tensor = replay(ids, flambeau.tensor(cache.length), buffer)
+        cache._lengths = [cache.length + 1] * cache.layers
+        return scores
+
+    return write

@@ -92,6 +92,37 @@ def attention(xp, query, key, value, mask: Array = None, is_causal=False, scale=
     return xp.matmul(weights, value), logs[..., 0]
 
 
+def _cached_ref(query, keys, values, length):
+    q = query.reshape(query.shape[0], keys.shape[1], keys.shape[3])
+    scores = np.einsum("bhe,bhte->bht", q, keys[:, :, : int(length)]) / math.sqrt(q.shape[2])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bht,bhte->bhe", weights, values[:, :, : int(length)]).reshape(query.shape)
+
+
+@op(
+    samples=lambda t: [
+        (t(2, 1, 6), t(2, 3, 4, 2), t(2, 3, 4, 2), 3),
+        (t(1, 1, 4), t(1, 1, 5, 4), t(1, 1, 5, 4), 5),
+    ],
+    ref=_cached_ref,
+    method=False,
+)
+def cached_attention(xp, query, keys, values, length):
+    """Attention of one new token over the first `length` of those that buffers hold: (batch, 1, heads * width).
+
+    query (batch, 1, heads * width), keys and values (batch, heads, capacity, width); `length` a number or an integer
+    array without dimensions. Without gradients: it is for writing text.
+    """
+    batch, _, width = query.shape
+    q, length = query.reshape(batch, keys.shape[1], keys.shape[3], 1), int(length)
+    scores = xp.matmul(keys[:, :, :length], q * q.dtype.type(1 / math.sqrt(keys.shape[3])))
+    scores -= scores.max(2, keepdims=True)
+    scores = xp.exp(scores)
+    scores /= scores.sum(2, keepdims=True)
+    return xp.matmul(scores.swapaxes(2, 3), values[:, :, :length]).reshape(batch, 1, width)
+
+
 def _cotangents(g: tuple, out: Any) -> tuple:
     return (out * 0 if g[0] is None else g[0]), g[1]
 

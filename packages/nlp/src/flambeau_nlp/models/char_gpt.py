@@ -117,7 +117,10 @@ class CharGPT(nn.Module):
             raise ValueError(f"CharGPT: a cache that has seen characters takes one at a time, not {ids.shape[1]}")
         if length > self.config.context:
             raise ValueError(f"CharGPT: {length} characters are more than the context of {self.config.context}")
-        x = self.embedding(ids) + self.position(flambeau.arange(start, length, device=ids.device))
+        arange = (
+            flambeau.arange(length, device=ids.device) if cache is None else cache.positions(length - start, ids.device)
+        )
+        x = self.embedding(ids) + self.position(arange)
         x = self.dropout(x)
         for layer, block in enumerate(self.blocks):
             x = block(x, cache, layer)

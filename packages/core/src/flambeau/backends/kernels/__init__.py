@@ -20,6 +20,7 @@ _MODULES = {
 _LIGHT = {"onednn_matmul": ("linear", "linear_activation", "matmul")}  # load their library themselves
 _NUMBA = {
     "numba_attention": ("attention", "attention_grad"),
+    "numba_decode": ("cached_attention",),
     "numba_eltwise": (
         "_dropout", "gelu", "gelu_grad", "relu", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
         "softplus_grad",
@@ -41,6 +42,9 @@ _WORTH_NUMBA = 1 << 13  # elements: smaller arrays do not even import Numba
 # The same where it is another number: NumPy needs a score of calls for each time step of a recurrent layer, but is
 # good enough at a maximum, a scale and a shift for small images. A first prediction should not have to wait for Numba.
 _WORTH = {**dict.fromkeys(_NUMBA["numba_recurrent"], 1 << 10), "batch_norm_eval": 1 << 17, "relu": 1 << 16}
+# Rows as long as these belong to models whose products load Numba anyway: a single one, as when a language model writes
+# a token, gets a kernel that runs on the calling thread.
+WIDE = {"cached_attention": 512, "gelu": 2048, "native_layer_norm": 512}
 
 
 def load() -> bool:
@@ -92,7 +96,8 @@ def register() -> None:
 
     def stand_in(name: str, load_kernels: Callable[[], bool], worth: int) -> Any:
         def first_call(*args: Any) -> Any:
-            if not _is_worth(args, worth):
+            wide = name in WIDE and getattr(args[0], "shape", ())[-1:] >= (WIDE[name],)
+            if not wide and not _is_worth(args, worth):
                 return NotImplemented
             load_kernels()
             fast = REGISTRY[name].kernel

@@ -6,11 +6,11 @@ import numpy as np
 from numba import prange
 
 from ...ops._counter import ROW, threshold
-from . import _WORTH
+from . import _WORTH, WIDE
 from .numba_counter import bits, row_keys
 from .numba_math import as_float, as_int, erf, exp, log1p
 from .numba_math import sigmoid as logistic
-from .numba_setup import BLOCK, accepts, elementwise, flat, scalar
+from .numba_setup import BLOCK, accepts, elementwise, flat, scalar, serial
 
 __all__ = [
     "_dropout", "gelu", "gelu_grad", "relu", "sigmoid", "silu", "silu_grad", "softplus", "softplus_curvature",
@@ -92,6 +92,18 @@ def _gelu_tanh(x, out):
     for block in prange((x.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(x.size, block * BLOCK + BLOCK)):
             out[i] = one_gelu_tanh(x[i])
+
+
+@serial
+def _gelu_erf_alone(x, out):
+    for i in range(x.size):
+        out[i] = one_gelu_erf(x[i])
+
+
+@serial
+def _gelu_tanh_alone(x, out):
+    for i in range(x.size):
+        out[i] = one_gelu_tanh(x[i])
 
 
 @elementwise
@@ -182,6 +194,13 @@ def _run(code, *arrays, settings=(), out=None):
 
 def gelu(input: np.ndarray, approximate: str = "none") -> np.ndarray:
     """input * P(Z <= input), exact (to 4e-7) or by tanh."""
+    if input.size < BLOCK and input.shape[-1:] >= (WIDE["gelu"],):
+        code = {"none": _gelu_erf_alone, "tanh": _gelu_tanh_alone}.get(approximate)
+        if code is None or not input.flags.c_contiguous or not accepts(input):
+            return NotImplemented
+        out = np.empty_like(input)
+        code(input.reshape(-1), out.reshape(-1))
+        return out
     code = {"none": _gelu_erf, "tanh": _gelu_tanh}.get(approximate)
     return NotImplemented if code is None else _run(code, input)
 

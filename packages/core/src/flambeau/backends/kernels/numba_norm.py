@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numba import prange
 
+from . import WIDE
 from .numba_rows import rows, rows_at_once
-from .numba_setup import BLOCK, accepts, inlined_sum, reducing
+from .numba_setup import BLOCK, accepts, helper, inlined_sum, reducing, serial
 
 __all__ = [
     "batch_norm_eval", "fused_rms_norm", "group_norm_grad", "layer_norm_grad", "native_group_norm",
@@ -22,6 +23,7 @@ __all__ = [
 
 f = np.float32
 _ZERO, _ONE = f(0), f(1)
+_WIDE = WIDE["native_layer_norm"]  # a row alone is worth a kernel, which does not need the other threads
 _PART = 4096  # elements that are added up in single precision
 _BLOCKS, _ROWS = 64, 8  # blocks that share a sum of the weights' gradients: at most 64, of at least 8 rows
 
@@ -50,17 +52,27 @@ def _mean_square(row, centre):
     return whole / row.size
 
 
+@helper
+def _layer_row(row, weight, bias, eps, to, means, rstds, i, centred):
+    mean = _mean(row) if centred else _ZERO
+    rstd = f(1 / math.sqrt(_mean_square(row, mean) + eps))
+    means[i] = mean
+    rstds[i] = rstd
+    for j in range(row.size):
+        to[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
+
+
 @reducing
 def _layer(x, weight, bias, eps, out, means, rstds, step, centred):
     for block in prange((x.shape[0] + step - 1) // step):
         for i in range(block * step, min(x.shape[0], block * step + step)):
-            row, to = x[i], out[i]
-            mean = _mean(row) if centred else _ZERO
-            rstd = f(1 / math.sqrt(_mean_square(row, mean) + eps))
-            means[i] = mean
-            rstds[i] = rstd
-            for j in range(row.size):
-                to[j] = (row[j] - mean) * rstd * weight[j] + bias[j]
+            _layer_row(x[i], weight, bias, eps, out[i], means, rstds, i, centred)
+
+
+@serial
+def _layer_alone(x, weight, bias, eps, out, means, rstds, step, centred):
+    for i in range(x.shape[0]):
+        _layer_row(x[i], weight, bias, eps, out[i], means, rstds, i, centred)
 
 
 @reducing
@@ -162,15 +174,20 @@ def _takes(input: np.ndarray, *others: np.ndarray | None) -> bool:
 
 def _normalised(input: np.ndarray, shape: Sequence[int], weight: Any, bias: Any, eps: float, centred: bool) -> Any:
     lead = input.ndim - len(shape)
-    if lead < 1 or input.shape[lead:] != tuple(shape) or not _takes(input, weight, bias):
+    given = [a for a in (weight, bias) if a is not None]
+    small = input.size < BLOCK
+    if lead < 1 or input.shape[lead:] != tuple(shape) or not input.size or (small and input.shape[-1] < _WIDE):
         return NotImplemented
-    if any(a is not None and a.shape != input.shape[lead:] for a in (weight, bias)):
+    if not accepts(input, *given):
+        return NotImplemented
+    if any([a.shape != input.shape[lead:] for a in given]):
         return NotImplemented
     length = math.prod(shape)
     x, out = rows(input, length), np.empty(input.shape, np.float32)
     mean, rstd = (np.empty((*input.shape[:lead], *[1] * len(shape)), np.float32) for _ in range(2))
     vectors = _vector(weight, length, 1), _vector(bias, length, 0)
-    _layer(x, *vectors, eps, rows(out, length), mean.reshape(-1), rstd.reshape(-1), rows_at_once(length), centred)
+    code = _layer_alone if small else _layer
+    code(x, *vectors, eps, rows(out, length), mean.reshape(-1), rstd.reshape(-1), rows_at_once(length), centred)
     return out, mean, rstd
 
 

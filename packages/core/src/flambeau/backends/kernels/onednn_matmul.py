@@ -30,7 +30,7 @@ _ONE_THREAD, _ONE_THREAD_VECTOR = 1 << 22, 1 << 18
 _BATCH_ENTRY = 1 << 13  # the least product in a batch: below, oneDNN's preparations outweigh its threads
 _WORTH_PLAN = 1 << 24  # building a plan takes some 0.3 ms
 # Where Numba's kernel, which works at the speed of reading the matrix, is worth its import.
-_FEW_VECTORS, _LARGE_MATRIX = 8, 1 << 20
+_FEW_VECTORS, _LARGE_MATRIX = 8, 1 << 19
 # With AVX2 oneDNN packs no operand of a product of m x n where 1/m + 1/n is at least this. Lines a multiple of 2 KiB
 # apart then push each other out of the cache, which halves the speed: they are copied to lines a little longer.
 _UNPACKED, _ALIASED, _SKEW = 0.0038, 512, 16
