@@ -56,6 +56,7 @@ class Result:
     memory_peer: float | None = None
     others: float | None = None  # part of the processors that other programs used meanwhile
     items: tuple[int, str] | None = None  # what a step gets through, such as (512, "images")
+    group: str | None = None  # workloads of one group count as one in the mean
     cases: list[Case] = field(default_factory=list)
     # Time of `flambeau.compile`'s and of `torch.compile`'s steps / PyTorch's eager ones; or why there is none.
     compiled: float | str | None = None
@@ -246,6 +247,7 @@ def measure(
         memory_peer=memory[1],
         others=others,
         items=about["items"],
+        group=about["group"],
     )
 
 

@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -143,9 +143,16 @@ def mean_lines(results: Iterable[Result]) -> list[str]:
     timed = [r for r in results if r.ratio is not None and r.unit == "s"]
     if not timed:
         return []
-    lines = [f"geometric mean of {len(timed)} ratios: {geometric_mean(r.ratio for r in timed):.2f}"]
+    groups: dict[str, list[Result]] = {}
+    for result in timed:
+        groups.setdefault(result.group or result.workload, []).append(result)
+
+    def mean(ratio: Callable[[Result], float]) -> float:
+        return geometric_mean(geometric_mean(map(ratio, group)) for group in groups.values())
+
+    lines = [f"geometric mean of {len(groups)} ratios: {mean(lambda r: r.ratio):.2f}"]
     if any(isinstance(r.compiled, float) for r in timed):
-        lines.append(f"with flambeau.compile where that is faster: {geometric_mean(r.best for r in timed):.2f}")
+        lines.append(f"with flambeau.compile where that is faster: {mean(lambda r: r.best):.2f}")
     return lines
 
 

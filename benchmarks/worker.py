@@ -44,11 +44,12 @@ class Timed:
         self.unit = getattr(module, "UNIT", "s")
         self.tolerance = getattr(module, "TOLERANCE", 1e-4)
         self.items = getattr(module, "ITEMS", None)
+        self.group = getattr(module, "GROUP", None)  # workloads that count as one in the mean
         self.compiles = getattr(module, "COMPILES", True)  # False: a step is more than array operations
         self.synchronize = torch.cuda.synchronize if device != "cpu" else lambda: None
 
     def start(self) -> dict:
-        about = {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items}
+        about = {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items, "group": self.group}
         return {**about, "compiles": self.compiles}
 
     def value(self) -> float:
