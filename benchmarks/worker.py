@@ -49,8 +49,8 @@ class Timed:
         self.synchronize = torch.cuda.synchronize if device != "cpu" else lambda: None
 
     def start(self) -> dict:
-        about = {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items, "group": self.group}
-        return {**about, "compiles": self.compiles}
+        about = {"cases": list(self.cases), "unit": self.unit, "tolerance": self.tolerance, "items": self.items}
+        return {**about, "compiles": self.compiles, "group": self.group}
 
     def value(self) -> float:
         """What a workload that is not a time returns."""
