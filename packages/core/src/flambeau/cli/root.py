@@ -16,6 +16,7 @@ _BUILT_IN = {
     "tasks": ("flambeau.cli.registry:tasks", "List tasks, or describe one."),
     "trainers": ("flambeau.cli.registry:trainers", "List trainers, or describe one."),
     "train": ("flambeau.cli.train:train", "Train a model."),
+    "tune": ("flambeau.cli.tune:tune", "Train a model many times with other options, by Ray Tune."),
     "evaluate": ("flambeau.cli.work:evaluate", "Measure a trained model on a dataset."),
     "predict": ("flambeau.cli.work:predict", "Run a trained model on files."),
     "summary": ("flambeau.cli.summary:summary", "Show a model's layers, parameters, operations and memory."),

@@ -60,12 +60,9 @@ def train(
     """
     started = _started(resume, config)
     spec = get_model(_model(model, started, resume))
-    chosen = _trainer_of(spec, trainer or started.get("trainer"), task_name or started.get("task"))
+    chosen = trainer_of(spec, trainer or started.get("trainer"), task_name or started.get("task"))
     options = given_options(settings, flags, started.get("options"))
-    if chosen.config:
-        known = option_defaults(load_object(manager(), "trainers", chosen.id, chosen.config))
-        if known is not None:
-            check_keys(options, known, f"trainer {chosen.id!r}")
+    check_options(chosen, options)
     data = data or started.get("data")
     if chosen.needs_data:
         data = existing_data(data)
@@ -133,7 +130,15 @@ class _recorded:
             note(f"stopped; go on with: flambeau train --resume {self.folder}")
 
 
-def _trainer_of(spec: ModelSpec, trainer_name: str | None, task_name: str | None) -> TrainerSpec:
+def check_options(trainer: TrainerSpec, options: Mapping[str, Any]) -> None:
+    """Refuses options that the trainer does not have, with a suggestion."""
+    if trainer.config:
+        known = option_defaults(load_object(manager(), "trainers", trainer.id, trainer.config))
+        if known is not None:
+            check_keys(options, known, f"trainer {trainer.id!r}")
+
+
+def trainer_of(spec: ModelSpec, trainer_name: str | None, task_name: str | None) -> TrainerSpec:
     """The trainer: named on the line, else the named task's, else the model's, else its task's."""
     if trainer_name:
         return get_trainer(trainer_name)
