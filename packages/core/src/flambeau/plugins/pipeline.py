@@ -1,4 +1,4 @@
-"""Predicting and evaluating for any task: its own functions, or the parts that it names composed here."""
+"""Predicting, evaluating and explaining for any task: its own functions, or the parts that it names composed here."""
 
 from __future__ import annotations
 
@@ -79,6 +79,27 @@ def evaluate(
     if not seen:
         raise FlambeauError(f"split {split!r} of {data!r} is empty", "name another split with --split")
     return metric.compute()  # type: ignore[no-any-return]
+
+
+def explain(
+    manager: PluginManager,
+    task: TaskSpec,
+    model: str,
+    source: str,
+    output: str,
+    method: str,
+    target: str | None,
+    device: str,
+    options: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Writes a picture of what speaks for `target` in `source`; `options` are ``explain.subject.ExplainOptions``.
+
+    Raises:
+        UsageError: the task cannot explain.
+    """
+    subject = _parts(manager, task, ("explain",), "explain")["explain"](model, source, target, device)
+    found = resolve("flambeau.explain.subject:explain_to_file")(subject, method, output, options)
+    return {"input": source, **found}
 
 
 def _results(parts: Mapping[str, Any], module: Any, samples: Sequence[Any]) -> Sequence[Any]:

@@ -218,6 +218,7 @@ class TaskSpec(_Spec):
 
     Args:
         trainer: id of the default `TrainerSpec`.
+        explain: import path of an `Explain`: makes ``flambeau explain`` work for pictures.
         needs_data: whether ``flambeau evaluate`` insists that ``--data`` is a path or a dataset's id (without it, any
             text goes to `evaluate` as it is: an environment's name).
     """
@@ -233,12 +234,23 @@ class TaskSpec(_Spec):
     decode: str | None = None
     metrics: str | None = None
     write_output: str | None = None
+    explain: str | None = None
     needs_data: bool = True
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
     _family = "tasks"
-    _paths = ("evaluate", "predict", "load_input", "load_data", "collate", "decode", "metrics", "write_output")
+    _paths = (
+        "evaluate",
+        "predict",
+        "load_input",
+        "load_data",
+        "collate",
+        "decode",
+        "metrics",
+        "write_output",
+        "explain",
+    )
     _references = ("trainer",)
 
 
@@ -427,6 +439,16 @@ class WriteOutput(Protocol):
     """What `TaskSpec.write_output` names: writes one result for one input; returns the path it wrote."""
 
     def __call__(self, result: Any, source: str, output: str) -> str: ...
+
+
+class Explain(Protocol):
+    """What `TaskSpec.explain` names: what ``flambeau explain`` explains, for one picture.
+
+    `target` is what ``--target`` says, a class by name or number; without it the task chooses what the model found. The
+    result is a ``flambeau.explain.subject.Subject``.
+    """
+
+    def __call__(self, model: str, source: str, target: str | None, device: str) -> Any: ...
 
 
 class DatasetFactory(Protocol):
