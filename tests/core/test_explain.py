@@ -265,6 +265,10 @@ def test_guided_backprop_passes_on_positive_gradients_only():
 
 def test_deepest_layer():
     assert explain.deepest_layer(net(), draw(1, 2, 8, 8)) == "conv2"
+    after_relu = nn.Sequential(nn.Conv2d(1, 2, 2, 2), nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU()), nn.Conv2d(3, 1, 1))
+    after_relu.append(nn.AdaptiveAvgPool2d(1))
+    nn.init.constant_(after_relu[2].bias, -9.0)
+    assert explain.deepest_layer(after_relu, flambeau.randn(1, 1, 8, 8)) == "1"
     with pytest.raises(ValueError, match="returns maps"):
         explain.deepest_layer(perceptron(), draw(1, 4))
 

@@ -193,7 +193,8 @@ class LayerIntegratedGradients:
 def deepest_layer(model: Module, *args: Any) -> str:
     """The name of the layer whose maps (N, C, H, W) are the coarsest that are still maps: Grad-CAM's usual choice.
 
-    Among several it is the one that ends last, and the outermost of these.
+    Among several it is one without negative values (after a ReLU, as the paper has it) if there is one, then the one
+    that ends last, and the outermost of these.
 
     Args:
         args: the model's arguments: it runs once.
@@ -201,13 +202,13 @@ def deepest_layer(model: Module, *args: Any) -> str:
     Raises:
         ValueError: no layer returns maps.
     """
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, bool, str]] = []
     handles = []
 
     def hook(name: str) -> Any:
         def note(module: Module, args: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[2:]) > 1:
-                found.append((int(np.prod(output.shape[2:])), name))
+                found.append((int(np.prod(output.shape[2:])), float(output.min()) < 0, name))
 
         return note
 
@@ -222,5 +223,5 @@ def deepest_layer(model: Module, *args: Any) -> str:
             handle.remove()
     if not found:
         raise ValueError(f"no layer of {type(model).__name__} returns maps (N, C, H, W)")
-    least = min(size for size, _ in found)
-    return [name for size, name in found if size == least][-1]
+    best = min(entry[:2] for entry in found)
+    return [name for *entry, name in found if tuple(entry) == best][-1]
