@@ -459,19 +459,6 @@ def test_overlay_leaves_grey_where_nothing_counts():
         explain.overlay(picture / 255, np.eye(3))
 
 
-def test_panels_and_files(tmp_path):
-    Image = pytest.importorskip("PIL.Image")
-    picture = np.zeros((30, 40, 3), np.uint8)
-    sheet = explain.panels([picture] * 3, ["a", "a title that is much too long", "c"], columns=2)
-    assert sheet.shape[1] == 3 * 6 + 80 and sheet.shape[0] > 60
-    explain.save_picture(tmp_path / "sheet.png", sheet)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), sheet)
-    with pytest.raises(ValueError, match=r"\.gif"):
-        explain.save_picture(tmp_path / "sheet.gif", sheet)
-    with pytest.raises(ValueError, match="one size"):
-        explain.panels([picture, picture[1:]])
-
-
 def test_tokens_as_html():
     text = explain.tokens_html(["<b>", " bad"], flambeau.tensor([1.0, -2.0]), title="a & b")
     assert "&lt;b&gt;" in text and "a &amp; b" in text and 'title="-2"' in text and text.count("<span") == 2

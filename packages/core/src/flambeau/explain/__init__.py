@@ -13,7 +13,7 @@ model's mode, its parameters and their gradients stay as they were.
 """
 
 from .attention import AttentionRollout, attention_maps, attention_rollout
-from .draw import heat_map, overlay, panels, save_picture, tokens_html
+from .draw import heat_map, overlay, tokens_html
 from .forward import Region
 from .gradient import GuidedBackprop, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
 from .layer import LayerGradCam, LayerGradCamPlusPlus, LayerIntegratedGradients, deepest_layer
@@ -37,7 +37,5 @@ __all__ = [
     "deepest_layer",
     "heat_map",
     "overlay",
-    "panels",
-    "save_picture",
     "tokens_html",
 ]

@@ -1,19 +1,16 @@
-"""Drawing: heat maps over pictures, panels beside one another, tokens as HTML. NumPy, and Pillow for files and text."""
+"""Drawing: heat maps over pictures as arrays, tokens as HTML."""
 
 from __future__ import annotations
 
 import html
-import io
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import MissingExtraError
 from ..tensor import Tensor
 
-__all__ = ["colors", "heat_map", "overlay", "panels", "save_picture", "tokens_html"]
+__all__ = ["colors", "heat_map", "overlay", "tokens_html"]
 
 # Corners of the scales, evenly spaced: dark to bright with rising lightness; blue to red over near white.
 _HEAT = ((12, 7, 58), (84, 18, 122), (158, 42, 99), (218, 84, 58), (249, 149, 34), (250, 240, 110))
@@ -26,7 +23,6 @@ _SIGNED = (
     (214, 84, 72),
     (140, 6, 32),
 )
-_BACK, _TEXT = (22, 25, 31), (236, 239, 244)
 SIGNS = ("positive", "negative", "absolute_value", "all")
 
 
@@ -116,71 +112,6 @@ def _resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     scaled = F.interpolate(ops.tensor(values)[None, None], size=size, mode="bilinear", align_corners=False)
     return np.asarray(scaled[0, 0].numpy())
-
-
-def panels(pictures: Sequence[Any], titles: Sequence[str] = (), columns: int | None = None) -> np.ndarray:
-    """Pictures of one size in rows, each with its title above, uint8 (H, W, 3).
-
-    Args:
-        pictures: uint8 (H, W, 3).
-        titles: one for each picture, or none.
-        columns: pictures in a row; all where not given.
-
-    Raises:
-        ValueError: none, several sizes, or too few titles. MissingExtraError: Pillow is not installed.
-    """
-    found = [_array(picture) for picture in pictures]
-    if not found or len({picture.shape for picture in found}) != 1:
-        raise ValueError(f"panels needs pictures of one size, not {[picture.shape for picture in found]}")
-    if titles and len(titles) != len(found):
-        raise ValueError(f"there are {len(titles)} titles for {len(found)} pictures")
-    Image, ImageDraw, ImageFont = (_pillow(name) for name in ("Image", "ImageDraw", "ImageFont"))
-    height, width = found[0].shape[:2]
-    columns = min(columns or len(found), len(found))
-    text = max(12, round(width / 20))
-    gap, head = max(4, text // 2), (2 * text if titles else 0)
-    rows = -(-len(found) // columns)
-    canvas = Image.new(
-        "RGB", (gap + columns * (width + gap), rows * (head + height + gap) + (0 if titles else gap)), _BACK
-    )
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(text)
-    for number, picture in enumerate(found):
-        x = gap + number % columns * (width + gap)
-        y = number // columns * (head + height + gap) + (head or gap)
-        canvas.paste(Image.fromarray(picture), (x, y))
-        if titles:
-            title = titles[number]
-            while title and font.getlength(title) > width:
-                title = title[:-2] + "…" if len(title) > 2 else ""
-            draw.text((x, y - head // 2), title, _TEXT, font, anchor="lm")
-    return np.asarray(canvas)
-
-
-def save_picture(path: str | os.PathLike[str], picture: Any) -> None:
-    """Writes a picture uint8 (H, W, 3), whole or not at all: .png, .jpg, .jpeg or .webp.
-
-    Raises:
-        ValueError: another suffix. FlambeauError: the file cannot be written; Pillow is not installed.
-    """
-    from ..io import atomic_write
-
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
-    kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(suffix)
-    if kind is None:
-        raise ValueError(f"pictures are written as .png, .jpg or .webp, not {suffix!r}")
-    stream = io.BytesIO()
-    _pillow("Image").fromarray(_array(picture)).save(stream, kind, **({} if kind == "PNG" else {"quality": 90}))
-    with atomic_write(path) as file:
-        file.write(stream.getbuffer())
-
-
-def _pillow(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"PIL.{name}")
-    except ImportError as error:
-        raise MissingExtraError("drawing pictures needs Pillow", "pip install 'flambeau-core[pictures]'") from error
 
 
 def tokens_html(tokens: Sequence[str], scores: Any, title: str = "") -> str:

@@ -82,24 +82,15 @@ def evaluate(
 
 
 def explain(
-    manager: PluginManager,
-    task: TaskSpec,
-    model: str,
-    source: str,
-    output: str,
-    method: str,
-    target: str | None,
-    device: str,
-    options: Mapping[str, Any],
+    manager: PluginManager, task: TaskSpec, model: str, source: str, output: str, options: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Writes a picture of what speaks for `target` in `source`; `options` are ``explain.subject.ExplainOptions``.
+    """What was drawn; the arguments and the result are those of ``plugins.spec.Explain``.
 
     Raises:
         UsageError: the task cannot explain.
     """
-    subject = _parts(manager, task, ("explain",), "explain")["explain"](model, source, target, device)
-    found = resolve("flambeau.explain.subject:explain_to_file")(subject, method, output, options)
-    return {"input": source, **found}
+    whole = _parts(manager, task, ("explain",), "explain")["explain"]
+    return whole(model, source, output, dict(options))  # type: ignore[no-any-return]
 
 
 def _results(parts: Mapping[str, Any], module: Any, samples: Sequence[Any]) -> Sequence[Any]:

@@ -218,7 +218,7 @@ class TaskSpec(_Spec):
 
     Args:
         trainer: id of the default `TrainerSpec`.
-        explain: import path of an `Explain`: makes ``flambeau explain`` work for pictures.
+        explain: import path of an `Explain`: makes ``flambeau explain`` work.
         needs_data: whether ``flambeau evaluate`` insists that ``--data`` is a path or a dataset's id (without it, any
             text goes to `evaluate` as it is: an environment's name).
     """
@@ -442,13 +442,13 @@ class WriteOutput(Protocol):
 
 
 class Explain(Protocol):
-    """What `TaskSpec.explain` names: what ``flambeau explain`` explains, for one picture.
+    """What `TaskSpec.explain` names: draws what speaks for `model`'s answer to `source` into the file `output`.
 
-    `target` is what ``--target`` says, a class by name or number; without it the task chooses what the model found. The
-    result is a ``flambeau.explain.subject.Subject``.
+    Options: ``method``, and ``target``, ``layer``, ``device`` when given, and every ``--set``. Returns a JSON-ready
+    dict with the keys ``input``, ``method``, ``target`` (its name), ``score`` and ``path``.
     """
 
-    def __call__(self, model: str, source: str, target: str | None, device: str) -> Any: ...
+    def __call__(self, model: str, source: str, output: str, options: dict[str, Any]) -> Mapping[str, Any]: ...
 
 
 class DatasetFactory(Protocol):

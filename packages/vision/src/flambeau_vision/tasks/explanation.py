@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 import flambeau
 from flambeau.errors import FlambeauError, UsageError
 from flambeau.explain import Region
-from flambeau.explain.subject import Subject
+from flambeau.options import from_options
 
+from ..explain import ExplainOptions, Subject, explain_to_file
 from ..images import read_picture
 from ..transforms import normalize, resize
 from .classification import load_classifier, prepare, probabilities
@@ -37,7 +39,7 @@ def class_index(target: str, names: Sequence[str]) -> int:
     )
 
 
-def classification(model: str, source: str, target: str | None, device: str) -> Subject:
+def class_subject(model: str, source: str, target: str | None, device: str) -> Subject:
     """The score of a class, the likeliest where no target is given."""
     module = load_classifier(model, device)
     config, names = module.config, class_names(module)
@@ -54,7 +56,7 @@ def classification(model: str, source: str, target: str | None, device: str) -> 
     )
 
 
-def segmentation(model: str, source: str, target: str | None, device: str) -> Subject:
+def region_subject(model: str, source: str, target: str | None, device: str) -> Subject:
     """The mean score of a class over the pixels that were given to it; of the largest class where none is named.
 
     Raises:
@@ -63,7 +65,9 @@ def segmentation(model: str, source: str, target: str | None, device: str) -> Su
     module = load_segmenter(model, device)
     config, names = module.config, class_names(module)
     image = read_picture(source)
-    small = normalize(resize(image, working_size(*image.shape[:2], config.short_side)), config.mean, config.std)
+    small = normalize(
+        resize(image, working_size(image.shape[0], image.shape[1], config.short_side)), config.mean, config.std
+    )
     inputs = flambeau.from_numpy(small[None]).to(device)
     with flambeau.inference_mode():
         mask = module(inputs)[0].argmax(0).to("cpu").numpy()
@@ -73,3 +77,19 @@ def segmentation(model: str, source: str, target: str | None, device: str) -> Su
         found = ", ".join(names[k] for k in np.argsort(-pixels) if pixels[k])
         raise FlambeauError(f"{source}: no pixel is {names[index]}", f"choose what was found: {found}")
     return Subject(model=module, inputs=inputs, target=Region(index, mask == index), label=names[index], picture=image)
+
+
+def classification(model: str, source: str, output: str, options: dict[str, Any]) -> Mapping[str, Any]:
+    """Draws what speaks for a class of a picture."""
+    return _explained(class_subject, model, source, output, options)
+
+
+def segmentation(model: str, source: str, output: str, options: dict[str, Any]) -> Mapping[str, Any]:
+    """Draws what speaks for a class where it was found in a photo."""
+    return _explained(region_subject, model, source, output, options)
+
+
+def _explained(subject: Any, model: str, source: str, output: str, options: dict[str, Any]) -> Mapping[str, Any]:
+    settings = from_options(ExplainOptions, options, "explain")
+    found = explain_to_file(subject(model, source, settings.target, settings.device), output, settings)
+    return {"input": source, **found}

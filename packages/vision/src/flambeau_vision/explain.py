@@ -1,52 +1,63 @@
-"""From what a task hands over to a picture file: the part of ``flambeau explain`` that knows no task."""
+"""From what a task hands over to a picture file: the part of ``flambeau explain`` that classes and regions share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import FlambeauError, UsageError
-from ..nn import Module
-from ..options import from_options
-from ..tensor import Tensor
-from .draw import overlay, panels, save_picture
-from .forward import Target, scores
-from .gradient import GuidedBackprop, InputXGradient, IntegratedGradients, NoiseTunnel, Saliency
-from .layer import LayerGradCam, LayerGradCamPlusPlus, deepest_layer
-from .perturbation import Occlusion
+import flambeau
+from flambeau import Tensor
+from flambeau.errors import UsageError
+from flambeau.explain import (
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    LayerGradCam,
+    LayerGradCamPlusPlus,
+    NoiseTunnel,
+    Occlusion,
+    Saliency,
+    deepest_layer,
+    overlay,
+)
+from flambeau.nn import Module
 
-__all__ = ["METHODS", "ExplainOptions", "Subject", "attribution_map", "explain_to_file"]
+from .draw import panels
+from .images import save_image
 
 _SMALLEST = 256  # pictures are enlarged to at least this height and width, so that titles can be read
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a task's `explain` hook returns: one picture, and the number that is explained.
+    """One picture, and the number that is explained.
 
     Attributes:
         model: the network.
         inputs: its input (1, C, H, W).
-        target: as for `Saliency.attribute`.
+        target: as for ``Saliency.attribute``; one class or region.
         label: what the target is called.
         picture: uint8 (h, w, 3): what the inputs show, of any size.
     """
 
     model: Module
     inputs: Tensor
-    target: Target
+    target: Any
     label: str
     picture: np.ndarray
 
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Options of `explain_to_file`.
+    """Options of ``flambeau explain`` for pictures.
 
     Attributes:
+        method: one of `METHODS`.
+        target: the class that is explained, by name or number; without it the one that the network finds.
+        device: where the network runs.
         layer: of Grad-CAM; the deepest one with maps where not given.
         steps: of integrated gradients.
         samples: noisy copies of SmoothGrad.
@@ -57,6 +68,9 @@ class ExplainOptions:
         alpha: weight of the colours.
     """
 
+    method: str = "grad-cam"
+    target: str | None = None
+    device: str = "cpu"
     layer: str | None = None
     steps: int = 32
     samples: int = 16
@@ -120,39 +134,37 @@ METHODS: dict[str, tuple[Callable[[Subject, ExplainOptions], Tensor], str]] = {
 }
 
 
-def attribution_map(subject: Subject, method: str, options: ExplainOptions | None = None) -> Tensor:
-    """The attribution (1, C or 1, H, W) of a picture's inputs by one of `METHODS`.
+def attribution_map(subject: Subject, options: ExplainOptions) -> Tensor:
+    """The attribution (1, C or 1, H, W) of a picture's inputs.
 
     Raises:
         UsageError: there is no such method or layer.
     """
+    method = options.method
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}", f"use one of {', '.join(METHODS)}")
-    options = options or ExplainOptions()
     if options.layer and not method.startswith("grad-cam"):
-        raise UsageError(f"{method} uses no layer", "leave layer out, or take grad-cam")
+        raise UsageError(f"{method} uses no layer", "leave the layer out, or take grad-cam")
     try:
         return METHODS[method][0](subject, options)
     except ValueError as error:  # no such layer, a layer without maps
         raise UsageError(str(error), "choose another layer or method") from error
 
 
-def explain_to_file(subject: Subject, method: str, output: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def explain_to_file(subject: Subject, output: str, options: ExplainOptions) -> dict[str, Any]:
     """Writes the picture beside its heat map; returns what was explained: method, target, its score, the path.
 
     Raises:
-        UsageError: no such method, option or kind of file. FlambeauError: the file cannot be written.
+        UsageError: no such method or layer. FlambeauError: the file cannot be written.
     """
-    chosen = from_options(ExplainOptions, options, "explain")
-    attribution = attribution_map(subject, method, chosen)
+    attribution = attribution_map(subject, options)
     times = -(-_SMALLEST // min(subject.picture.shape[:2]))
     picture = subject.picture.repeat(times, 0).repeat(times, 1)
-    seen = overlay(picture, attribution, sign=METHODS[method][1], alpha=chosen.alpha)
+    seen = overlay(picture, attribution, sign=METHODS[options.method][1], alpha=options.alpha)
     beside = picture.shape[1] <= 1.5 * picture.shape[0]
-    sheet = panels([picture, seen], ["input", f"{method}: {subject.label}"], columns=2 if beside else 1)
-    try:
-        save_picture(output, sheet)
-    except ValueError as error:
-        raise FlambeauError(f"{output}: {error}", "choose another name") from error
-    score = float(scores(subject.model, (subject.inputs,), subject.target, None).sum())
-    return {"method": method, "target": subject.label, "score": round(score, 4), "path": output}
+    sheet = panels([picture, seen], ["input", f"{options.method}: {subject.label}"], columns=2 if beside else 1)
+    save_image(output, sheet)
+    with flambeau.inference_mode():
+        scores = subject.model(subject.inputs)
+        score = float(subject.target(scores) if callable(subject.target) else scores[0, subject.target])
+    return {"method": options.method, "target": subject.label, "score": round(score, 4), "path": output}
