@@ -16,7 +16,7 @@ from .work import complete_models, task_of, trained
 @click.argument("model", shell_complete=complete_models)
 @click.argument("source", metavar="INPUT", type=click.Path(allow_dash=True))
 @click.option("-o", "--output", required=True, type=click.Path(), help="Picture to write: .png, .jpg or .webp.")
-@click.option("--method", default="grad-cam", show_default=True, help="How; see below.")
+@click.option("--method", default="grad-cam", show_default=True, help="How; see above.")
 @click.option("--target", help="Class that is explained, by name or number [default: the one that is found].")
 @click.option("--layer", help="Layer of grad-cam, such as layer4 [default: the deepest one with maps].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
