@@ -9,6 +9,7 @@ from flambeau_vision.draw import (
     class_palette,
     class_shares,
     overlay,
+    panels,
     percent_text,
     with_legend,
 )
@@ -116,3 +117,14 @@ def test_shares_are_sorted_and_whole():
 
 def test_percent_text():
     assert [percent_text(s) for s in (0, 0.0004, 0.0006, 0.5, 1)] == ["0.0 %", "<0.1 %", "0.1 %", "50.0 %", "100.0 %"]
+
+
+def test_panels():
+    picture = np.zeros((30, 40, 3), np.uint8)
+    sheet = panels([picture] * 3, ["a", "a title that is much too long", "c"], columns=2)
+    assert sheet.width == 3 * 6 + 80 and sheet.height > 60
+    assert panels([picture]).size == (40 + 12, 30 + 12)
+    with pytest.raises(ValueError, match="one size"):
+        panels([picture, picture[1:]])
+    with pytest.raises(ValueError, match="1 titles for 2 pictures"):
+        panels([picture, picture], ["a"])

@@ -69,6 +69,7 @@ def flambeau_register_tasks() -> Iterator[TaskSpec]:
         trainer="vision/segmentation",
         evaluate="flambeau_vision.tasks.segmentation:evaluate",
         predict="flambeau_vision.tasks.segmentation:predict",
+        explain="flambeau_vision.tasks.explanation:segmentation",
         aliases=("segmentation",),
     )
     yield TaskSpec(
@@ -77,6 +78,7 @@ def flambeau_register_tasks() -> Iterator[TaskSpec]:
         trainer="vision/classification",
         evaluate="flambeau_vision.tasks.classification:evaluate",
         predict="flambeau_vision.tasks.classification:predict",
+        explain="flambeau_vision.tasks.explanation:classification",
         aliases=("classification",),
     )
 

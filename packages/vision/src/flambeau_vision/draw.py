@@ -208,6 +208,43 @@ class _Panel:
         return text + "…"
 
 
+def panels(pictures: Sequence[np.ndarray], titles: Sequence[str] = (), columns: int | None = None) -> Image.Image:
+    """Pictures of one size in rows, each with its title above.
+
+    Args:
+        pictures: uint8 (H, W, 3).
+        titles: one for each picture, or none.
+        columns: pictures in a row; all where not given.
+
+    Raises:
+        ValueError: none, several sizes, or too few titles.
+    """
+    found = list(pictures)
+    if not found or len({picture.shape for picture in found}) != 1:
+        raise ValueError(f"panels needs pictures of one size, not {[picture.shape for picture in found]}")
+    if titles and len(titles) != len(found):
+        raise ValueError(f"there are {len(titles)} titles for {len(found)} pictures")
+    height, width = found[0].shape[:2]
+    columns = min(columns or len(found), len(found))
+    text = max(12, round(width / 20))
+    gap, head = max(4, text // 2), (2 * text if titles else 0)
+    rows = -(-len(found) // columns)
+    canvas = Image.new(
+        "RGB", (gap + columns * (width + gap), rows * (head + height + gap) + (0 if titles else gap)), _PANEL
+    )
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(text)
+    for number, picture in enumerate(found):
+        x = gap + number % columns * (width + gap)
+        y = number // columns * (head + height + gap) + (head or gap)
+        canvas.paste(Image.fromarray(picture), (x, y))
+        if titles:
+            title = titles[number]
+            while title and font.getlength(title) > width:
+                title = title[:-2] + "…" if len(title) > 2 else ""
+            draw.text((x, y - head // 2), title, _TEXT, font, anchor="lm")
+    return canvas
+
+
 def percent_text(share: float) -> str:
     """A share as percent with one decimal; what is there but rounds to nothing is ``<0.1 %``.
 

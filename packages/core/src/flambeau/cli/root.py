@@ -19,6 +19,7 @@ _BUILT_IN = {
     "tune": ("flambeau.cli.tune:tune", "Train a model many times with other options, by Ray Tune."),
     "evaluate": ("flambeau.cli.work:evaluate", "Measure a trained model on a dataset."),
     "predict": ("flambeau.cli.work:predict", "Run a trained model on files."),
+    "explain": ("flambeau.cli.explain:explain", "Draw why a trained model says what it says."),
     "summary": ("flambeau.cli.summary:summary", "Show a model's layers, parameters, operations and memory."),
     "plugins": ("flambeau.cli.plugins:plugins", "Show the installed plugins, check them, or start one."),
     "doctor": ("flambeau.cli.doctor:doctor", "Check this installation."),

@@ -15,13 +15,13 @@ from .output import print_error, print_json, print_metrics
 from .registry import names_completion
 
 
-def _complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     found: list[CompletionItem] = names_completion("models")(ctx, param, incomplete)
     return found or [CompletionItem(incomplete, type="file")]
 
 
 @click.command()
-@click.argument("model", shell_complete=_complete_models)
+@click.argument("model", shell_complete=complete_models)
 @click.option("--data", required=True, type=click.Path(), help="Folder or file with the data, or a dataset's id.")
 @click.option("--split", default="test", show_default=True, help="Split to measure on.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples in a batch.")
@@ -34,15 +34,15 @@ def evaluate(
 
     MODEL is a checkpoint file, a run's folder, or the name of a model that has trained weights.
     """
-    spec = _trained(model)
-    task = _task_of(spec, task_name)
+    spec = trained(model)
+    task = task_of(spec, task_name)
     if task.needs_data:
         data = existing_data(data)
     print_metrics(pipeline.evaluate(manager(), task, model, data, split, given_options(settings, flags)), as_json)
 
 
 @click.command()
-@click.argument("model", shell_complete=_complete_models)
+@click.argument("model", shell_complete=complete_models)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path(allow_dash=True))
 @click.option("-o", "--output", type=click.Path(), help="File (one input) or folder to write results to.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
@@ -67,7 +67,7 @@ def predict(
     """
     if as_json and as_lines:
         raise UsageError("--json and --jsonl exclude each other", "use one of them")
-    task = _task_of(_trained(model), task_name)
+    task = task_of(trained(model), task_name)
     collected, failed = [], False
     for result in pipeline.predict(manager(), task, model, inputs, output, given_options(settings, flags)):
         if "error" in result:
@@ -85,14 +85,14 @@ def predict(
         ctx.exit(EXIT_FAILURE)
 
 
-def _task_of(spec: ModelSpec, task_name: str | None) -> TaskSpec:
+def task_of(spec: ModelSpec, task_name: str | None) -> TaskSpec:
     name = task_name or spec.task
     if name is None:
         raise UsageError(f"model {spec.id!r} names no task", "choose one with --task; `flambeau tasks list` shows them")
     return get_task(name)
 
 
-def _trained(model: str) -> ModelSpec:
+def trained(model: str) -> ModelSpec:
     file, spec = find_checkpoint(model)
     if file is None:
         raise FlambeauError(

@@ -1,4 +1,4 @@
-"""Predicting and evaluating for any task: its own functions, or the parts that it names composed here."""
+"""Predicting, evaluating and explaining for any task: its own functions, or the parts that it names composed here."""
 
 from __future__ import annotations
 
@@ -79,6 +79,18 @@ def evaluate(
     if not seen:
         raise FlambeauError(f"split {split!r} of {data!r} is empty", "name another split with --split")
     return metric.compute()  # type: ignore[no-any-return]
+
+
+def explain(
+    manager: PluginManager, task: TaskSpec, model: str, source: str, output: str, options: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What was drawn; the arguments and the result are those of ``plugins.spec.Explain``.
+
+    Raises:
+        UsageError: the task cannot explain.
+    """
+    whole = _parts(manager, task, ("explain",), "explain")["explain"]
+    return whole(model, source, output, dict(options))  # type: ignore[no-any-return]
 
 
 def _results(parts: Mapping[str, Any], module: Any, samples: Sequence[Any]) -> Sequence[Any]:

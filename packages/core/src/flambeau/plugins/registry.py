@@ -22,6 +22,7 @@ BUILT_IN_COMMANDS = frozenset(
         "train",
         "evaluate",
         "predict",
+        "summary",
         "export",
         "quantize",
         "explain",

@@ -218,6 +218,7 @@ class TaskSpec(_Spec):
 
     Args:
         trainer: id of the default `TrainerSpec`.
+        explain: import path of an `Explain`: makes ``flambeau explain`` work.
         needs_data: whether ``flambeau evaluate`` insists that ``--data`` is a path or a dataset's id (without it, any
             text goes to `evaluate` as it is: an environment's name).
     """
@@ -233,12 +234,23 @@ class TaskSpec(_Spec):
     decode: str | None = None
     metrics: str | None = None
     write_output: str | None = None
+    explain: str | None = None
     needs_data: bool = True
     aliases: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
     _family = "tasks"
-    _paths = ("evaluate", "predict", "load_input", "load_data", "collate", "decode", "metrics", "write_output")
+    _paths = (
+        "evaluate",
+        "predict",
+        "load_input",
+        "load_data",
+        "collate",
+        "decode",
+        "metrics",
+        "write_output",
+        "explain",
+    )
     _references = ("trainer",)
 
 
@@ -427,6 +439,16 @@ class WriteOutput(Protocol):
     """What `TaskSpec.write_output` names: writes one result for one input; returns the path it wrote."""
 
     def __call__(self, result: Any, source: str, output: str) -> str: ...
+
+
+class Explain(Protocol):
+    """What `TaskSpec.explain` names: draws what speaks for `model`'s answer to `source` into the file `output`.
+
+    Options: ``method``, and ``target``, ``layer``, ``device`` when given, and every ``--set``. Returns a JSON-ready
+    dict with the keys ``input``, ``method``, ``target`` (its name), ``score`` and ``path``.
+    """
+
+    def __call__(self, model: str, source: str, output: str, options: dict[str, Any]) -> Mapping[str, Any]: ...
 
 
 class DatasetFactory(Protocol):
