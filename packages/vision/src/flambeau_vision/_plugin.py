@@ -43,6 +43,7 @@ def flambeau_register_models() -> Iterator[ModelSpec]:
         parameters=272_474,
         tags=("classification", "cifar"),
     )
+    yield from _transformers()
 
 
 @hookimpl
@@ -112,4 +113,44 @@ def flambeau_register_datasets() -> Iterator[DatasetSpec]:
         factory="flambeau_vision.datasets:ImageFolder",
         summary="Your own pictures: <split>.zip or <split>/ with one folder for each class.",
         task=CLASSIFICATION,
+    )
+
+
+def _transformers() -> Iterator[ModelSpec]:
+    """The transformers, which load folders of Hugging Face Transformers under their own names."""
+    models = "flambeau_vision.models."
+    yield ModelSpec(
+        id="vision/vit",
+        factory=models + "vit:ViT",
+        config=models + "vit:ViTConfig",
+        summary="Vision transformer (ViT-B/16); gives its attention maps.",
+        task=CLASSIFICATION,
+        parameters=86_567_656,
+        architectures=("ViTForImageClassification",),
+        model_type="vit",
+        from_config=models + "vit:options",
+        tags=("classification", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/deit",
+        factory=models + "deit:DeiT",
+        config=models + "deit:DeiTConfig",
+        summary="DeiT-B: a ViT with a distillation token, scored by the class token.",
+        task=CLASSIFICATION,
+        parameters=86_569_192,
+        architectures=("DeiTForImageClassification",),
+        model_type="deit",
+        from_config=models + "deit:options",
+        tags=("classification", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/deit_distilled",
+        factory=models + "deit:DistilledDeiT",
+        config=models + "deit:DeiTConfig",
+        summary="DeiT-B with a second head that learns from a teacher.",
+        task=CLASSIFICATION,
+        parameters=87_338_192,
+        architectures=("DeiTForImageClassificationWithTeacher",),
+        from_config=models + "deit:options",
+        tags=("classification", "transformer", "distillation"),
     )
