@@ -100,3 +100,79 @@ def test_vit_gradients(tmp_path):
         theirs.vit.layers[0].attention.q_proj.weight.grad,
     )
     close(ours.classifier.weight.grad, theirs.classifier.weight.grad)
+
+
+SWIN = {"embed_dim": 16, "depths": [2, 3], "num_heads": [2, 4], "window_size": 4, "image_size": 32, "patch_size": 2}
+
+
+# The middle sizes divide neither by the windows nor by the patches; at the last the second stage is one window high.
+@pytest.mark.parametrize(
+    ("size", "change"),
+    [
+        ((2, 32, 32), {}),
+        ((1, 45, 70), {}),
+        ((2, 37, 36), {"qkv_bias": False, "window_size": 5}),
+        ((1, 16, 40), {}),
+    ],
+)
+def test_swin(size, change, tmp_path):
+    theirs = transformers.SwinForImageClassification(transformers.SwinConfig(**SWIN | change, num_labels=7))
+    ours = saved(theirs, tmp_path)
+    x = picture(size[0], 3, *size[1:])
+    with torch.no_grad():
+        close(ours(flambeau.tensor(x)), theirs(torch.from_numpy(x)).logits)
+
+
+def test_swin_absolute_positions(tmp_path):
+    config = transformers.SwinConfig(**SWIN, use_absolute_embeddings=True)
+    theirs = transformers.SwinForImageClassification(config)
+    ours = saved(theirs, tmp_path)
+    for size in ((32, 32), (40, 56)):
+        x = picture(2, 3, *size)
+        with torch.no_grad():
+            wanted = theirs(torch.from_numpy(x), interpolate_pos_encoding=True).logits
+        close(ours(flambeau.tensor(x)), wanted)
+
+
+@pytest.mark.parametrize("size", [(2, 32, 32), (1, 45, 70), (1, 12, 20)])
+def test_swin_backbone(size, tmp_path):
+    config = transformers.SwinConfig(**SWIN, out_features=["stage1", "stage2"])
+    theirs = transformers.SwinBackbone(config)
+    ours = saved(theirs, tmp_path)
+    x = picture(size[0], 3, *size[1:])
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(x)).feature_maps
+    maps = ours(flambeau.tensor(x))
+    assert len(maps) == len(wanted) == 2
+    for one, two in zip(maps, wanted, strict=True):
+        close(one, two)
+
+
+SEGFORMER = {
+    "depths": [2, 1, 1, 1],
+    "hidden_sizes": [8, 16, 20, 32],
+    "num_attention_heads": [1, 2, 5, 8],
+    "decoder_hidden_size": 24,
+    "num_labels": 7,
+}
+
+
+@pytest.mark.parametrize("size", [(2, 64, 64), (1, 96, 128), (2, 75, 90)])
+def test_segformer(size, tmp_path):
+    theirs = transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**SEGFORMER))
+    ours = saved(theirs, tmp_path)
+    x = picture(size[0], 3, *size[1:])
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(x)).logits
+    close(ours(flambeau.tensor(x)), wanted)
+    wanted = torch.nn.functional.interpolate(wanted, size=size[1:], mode="bilinear", align_corners=False)
+    close(ours(flambeau.tensor(x), upsample=True), wanted)
+
+
+@pytest.mark.parametrize("size", [(2, 64, 64), (1, 75, 130)])
+def test_segformer_classifier(size, tmp_path):
+    theirs = transformers.SegformerForImageClassification(transformers.SegformerConfig(**SEGFORMER))
+    ours = saved(theirs, tmp_path)
+    x = picture(size[0], 3, *size[1:])
+    with torch.no_grad():
+        close(ours(flambeau.tensor(x)), theirs(torch.from_numpy(x)).logits)

@@ -154,3 +154,50 @@ def _transformers() -> Iterator[ModelSpec]:
         from_config=models + "deit:options",
         tags=("classification", "transformer", "distillation"),
     )
+    yield ModelSpec(
+        id="vision/swin",
+        factory=models + "swin:Swin",
+        config=models + "swin:SwinConfig",
+        summary="Swin transformer (Swin-T): attention in shifted windows, pictures of any size.",
+        task=CLASSIFICATION,
+        parameters=28_288_354,
+        architectures=("SwinForImageClassification",),
+        model_type="swin",
+        from_config=models + "swin:options",
+        map_state=models + "swin:rename",
+        tags=("classification", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/swin_backbone",
+        factory=models + "swin:SwinBackbone",
+        config=models + "swin:SwinConfig",
+        summary="Swin-T that gives its stages' feature maps.",
+        parameters=27_519_354,
+        architectures=("SwinBackbone",),
+        from_config=models + "swin:options",
+        map_state=models + "swin:rename_backbone",
+        tags=("backbone", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/segformer",
+        factory=models + "segformer:SegFormer",
+        config=models + "segformer:SegFormerConfig",
+        summary="SegFormer-B0: hierarchical transformer with an all-MLP decoder.",
+        task=SEGMENTATION,
+        parameters=3_752_694,
+        architectures=("SegformerForSemanticSegmentation",),
+        model_type="segformer",
+        from_config=models + "segformer:options",
+        tags=("segmentation", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/segformer_classifier",
+        factory=models + "segformer:SegFormerClassifier",
+        config=models + "segformer:SegFormerClassifierConfig",
+        summary="MiT-B0, SegFormer's encoder, as a classifier.",
+        task=CLASSIFICATION,
+        parameters=3_576_392,
+        architectures=("SegformerForImageClassification",),
+        from_config=models + "segformer:options",
+        tags=("classification", "transformer"),
+    )

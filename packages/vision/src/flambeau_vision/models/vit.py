@@ -94,7 +94,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         dropout = self.dropout if self.training else 0.0
-        out, weights = attend(*self.attention(x), self.heads, dropout=dropout, need_weights=need_weights)
+        query, key, value = self.attention(x)
+        out, weights = attend(query, key, value, self.heads, dropout=dropout, need_weights=need_weights)
         return self.output(out), weights
 
 
