@@ -201,3 +201,26 @@ def _transformers() -> Iterator[ModelSpec]:
         from_config=models + "segformer:options",
         tags=("classification", "transformer"),
     )
+    yield ModelSpec(
+        id="vision/detr",
+        factory=models + "detr:Detr",
+        config=models + "detr:DetrConfig",
+        summary="DETR-R50: objects found by queries, without anchors or suppression.",
+        parameters=41_524_768,
+        architectures=("DetrForObjectDetection",),
+        model_type="detr",
+        from_config=models + "detr:options",
+        map_state=models + "detr:rename",
+        tags=("detection", "transformer"),
+    )
+    yield ModelSpec(
+        id="vision/yolos",
+        factory=models + "yolos:Yolos",
+        config=models + "yolos:YolosConfig",
+        summary="YOLOS-B: a plain vision transformer that detects objects.",
+        parameters=105_016_416,
+        architectures=("YolosForObjectDetection",),
+        model_type="yolos",
+        from_config=models + "yolos:options",
+        tags=("detection", "transformer"),
+    )
