@@ -317,22 +317,24 @@ def test_auxiliary_loss():
         close(part, wanted_parts[name])
 
 
-def test_post_process(tmp_path):
-    from flambeau_vision.models.set_prediction import post_process
+def test_post_process():
+    from flambeau_vision.models.set_prediction import Detections, post_process
 
-    theirs = detr()
-    ours = saved(theirs, tmp_path)
-    x, sizes = picture(2, 3, 64, 96), [(480, 640), (300, 200)]
-    with torch.no_grad():
-        wanted = transformers.DetrImageProcessorPil().post_process_object_detection(
-            theirs(torch.from_numpy(x)), threshold=0.2, target_sizes=sizes
-        )
-    found = post_process(ours(flambeau.tensor(x)), threshold=0.2, target_sizes=sizes)
-    assert sum(len(one["scores"]) for one in found) > 3
-    for one, two in zip(found, wanted, strict=True):
-        assert one["labels"].tolist() == two["labels"].tolist()
-        close(one["scores"], two["scores"])
-        close(one["boxes"], two["boxes"])
+    rng = np.random.default_rng(2)
+    logits = 3 * rng.standard_normal((2, 9, 8)).astype(np.float32)
+    boxes = rng.uniform(0.1, 0.9, (2, 9, 4)).astype(np.float32)
+    theirs = transformers.models.detr.modeling_detr.DetrObjectDetectionOutput(
+        logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(boxes)
+    )
+    process = transformers.DetrImageProcessorPil().post_process_object_detection
+    for sizes in ([(480, 640), (300, 200)], None):
+        wanted = process(theirs, threshold=0.5, target_sizes=sizes)
+        found = post_process(Detections(flambeau.tensor(logits), flambeau.tensor(boxes)), 0.5, sizes)
+        assert 3 < sum(len(one["scores"]) for one in found) < 18
+        for one, two in zip(found, wanted, strict=True):
+            assert one["labels"].tolist() == two["labels"].tolist()
+            close(one["scores"], two["scores"])
+            close(one["boxes"], two["boxes"])
 
 
 YOLOS = {

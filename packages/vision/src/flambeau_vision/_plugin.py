@@ -198,7 +198,7 @@ def _transformers() -> Iterator[ModelSpec]:
         task=CLASSIFICATION,
         parameters=3_576_392,
         architectures=("SegformerForImageClassification",),
-        from_config=models + "segformer:options",
+        from_config=models + "segformer:classifier_options",
         tags=("classification", "transformer"),
     )
     yield ModelSpec(

@@ -22,8 +22,8 @@ from .parts import (
 
 
 @dataclass(frozen=True)
-class SegFormerConfig:
-    """Sizes of a `SegFormer`; the defaults are SegFormer-B0 for ADE20K. The names are those of a ``config.json``.
+class MiTConfig:
+    """Sizes of the encoder; the defaults are MiT-B0. The names are those of a ``config.json`` of Transformers.
 
     Attributes:
         num_classes: classes to tell apart.
@@ -38,17 +38,13 @@ class SegFormerConfig:
         hidden_act: activation of the MLPs.
         hidden_dropout_prob: dropout in each branch.
         attention_probs_dropout_prob: dropout of the attention's weights.
-        classifier_dropout_prob: dropout before the decoder's classifier.
         drop_path_rate: stochastic depth of the last layer; it grows linearly from 0.
-        decoder_hidden_size: channels of the decoder.
         classes: names of the classes; empty when they have none.
         mean: of the training pictures' channels (0..1), subtracted from the input.
         std: of those channels; divides the input.
-        size: side of the square pictures that a classifier was trained on.
-        short_side: of the pictures that a segmenter was trained on.
     """
 
-    num_classes: int = 150
+    num_classes: int = 1000
     num_channels: int = 3
     depths: tuple[int, ...] = (2, 2, 2, 2)
     sr_ratios: tuple[int, ...] = (8, 4, 2, 1)
@@ -60,14 +56,10 @@ class SegFormerConfig:
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.0
     attention_probs_dropout_prob: float = 0.0
-    classifier_dropout_prob: float = 0.1
     drop_path_rate: float = 0.1
-    decoder_hidden_size: int = 256
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    size: int = 224
-    short_side: int = 512
 
     def __post_init__(self) -> None:
         stages = len(self.depths)
@@ -77,10 +69,30 @@ class SegFormerConfig:
 
 
 @dataclass(frozen=True)
-class SegFormerClassifierConfig(SegFormerConfig):
-    """Sizes of a `SegFormerClassifier`: the encoder MiT-B0 for ImageNet."""
+class SegFormerConfig(MiTConfig):
+    """Sizes of a `SegFormer`; the defaults are SegFormer-B0 for ADE20K. See also `MiTConfig`.
 
-    num_classes: int = 1000
+    Attributes:
+        decoder_hidden_size: channels of the decoder.
+        classifier_dropout_prob: dropout before its classifier.
+        short_side: of the pictures that it was trained on.
+    """
+
+    num_classes: int = 150
+    decoder_hidden_size: int = 256
+    classifier_dropout_prob: float = 0.1
+    short_side: int = 512
+
+
+@dataclass(frozen=True)
+class SegFormerClassifierConfig(MiTConfig):
+    """Sizes of a `SegFormerClassifier`; the defaults are MiT-B0 for ImageNet. See also `MiTConfig`.
+
+    Attributes:
+        size: side of the square pictures that it was trained on.
+    """
+
+    size: int = 224
 
 
 class _QueryKeyValue(nn.Module):
@@ -107,7 +119,7 @@ class _QueryKeyValue(nn.Module):
 class Attention(nn.Module):
     """Self-attention of tokens (N, H * W, C), over fewer keys and values."""
 
-    def __init__(self, config: SegFormerConfig, width: int, heads: int, ratio: int) -> None:
+    def __init__(self, config: MiTConfig, width: int, heads: int, ratio: int) -> None:
         super().__init__()
         self.self = _QueryKeyValue(width, heads, ratio)
         self.output = Dense(heads * (width // heads), width)
@@ -131,7 +143,7 @@ class _DepthwiseConv(nn.Module):
 class MixMLP(nn.Module):
     """An MLP with a 3x3 convolution of each channel in its middle, which tells the tokens where they are."""
 
-    def __init__(self, config: SegFormerConfig, width: int, ratio: float) -> None:
+    def __init__(self, config: MiTConfig, width: int, ratio: float) -> None:
         super().__init__()
         self.dense1 = nn.Linear(width, int(width * ratio))
         self.dwconv = _DepthwiseConv(int(width * ratio))
@@ -147,7 +159,7 @@ class MixMLP(nn.Module):
 class Layer(nn.Module):
     """Attention and MLP, each after a layer norm and added to its input."""
 
-    def __init__(self, config: SegFormerConfig, stage: int, drop_path: float) -> None:
+    def __init__(self, config: MiTConfig, stage: int, drop_path: float) -> None:
         super().__init__()
         width, heads = config.hidden_sizes[stage], config.num_attention_heads[stage]
         self.layer_norm_1 = nn.LayerNorm(width)
@@ -178,7 +190,7 @@ class OverlapPatchEmbeddings(nn.Module):
 class Encoder(nn.Module):
     """Maps (N, C, H, W) of the stages, at 1/4, 1/8, 1/16 and 1/32 of the picture."""
 
-    def __init__(self, config: SegFormerConfig) -> None:
+    def __init__(self, config: MiTConfig) -> None:
         super().__init__()
         widths = (config.num_channels, *config.hidden_sizes)
         self.patch_embeddings = nn.ModuleList(
@@ -207,7 +219,7 @@ class Encoder(nn.Module):
 class SegFormerModel(nn.Module):
     """The encoder, under the name that the folders have for it."""
 
-    def __init__(self, config: SegFormerConfig) -> None:
+    def __init__(self, config: MiTConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
         self.channels = config.num_channels
@@ -296,6 +308,11 @@ class SegFormerClassifier(nn.Module):
 def options(config: dict[str, Any]) -> dict[str, Any]:
     """The options of `SegFormerConfig` for a ``config.json``."""
     return hub_options(config, SegFormerConfig)
+
+
+def classifier_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of `SegFormerClassifierConfig` for a ``config.json``."""
+    return hub_options(config, SegFormerClassifierConfig)
 
 
 def _tokens(grid: Tensor) -> Tensor:
