@@ -384,3 +384,25 @@ def test_assignment_beside_scipy():
         assert cost[rows, columns].sum() == pytest.approx(cost[wanted].sum(), abs=1e-9)
     cost = rng.standard_normal((100, 40))
     np.testing.assert_array_equal(linear_sum_assignment(cost), optimize.linear_sum_assignment(cost))
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "kind", "change"),
+    [
+        ("vit", "ViTForImageClassification", "ViTConfig", {"num_labels": 1000}),
+        ("deit_distilled", "DeiTForImageClassificationWithTeacher", "DeiTConfig", {"num_labels": 1000}),
+        ("swin", "SwinForImageClassification", "SwinConfig", {"num_labels": 1000}),
+        ("segformer", "SegformerForSemanticSegmentation", "SegformerConfig", {"num_labels": 150}),
+        ("segformer_classifier", "SegformerForImageClassification", "SegformerConfig", {"num_labels": 1000}),
+        ("detr", "DetrForObjectDetection", "DetrConfig", {"num_labels": 91}),
+        ("yolos", "YolosForObjectDetection", "YolosConfig", {"num_labels": 91}),
+    ],
+)
+def test_registered_counts(model, name, kind, change):
+    from flambeau.plugins import get_model
+
+    if model == "detr":
+        change = change | {"backbone_config": transformers.ResNetConfig(out_features=["stage4"])}
+    with torch.device("meta"):
+        theirs = getattr(transformers, name)(getattr(transformers, kind)(**change))
+    assert get_model(f"vision/{model}").parameters == sum(parameter.numel() for parameter in theirs.parameters())
