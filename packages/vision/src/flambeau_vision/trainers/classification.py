@@ -16,7 +16,7 @@ from flambeau.train import Accuracy, supervised
 
 from ..datasets import PictureDataset, open_classification
 from ..tasks.classification import score
-from ..transforms import AsRGB, ColorJitter, Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
+from ..transforms import AsRGB, Compose, LightJitter, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 from .common import statistics, store_half
 
 
@@ -106,5 +106,5 @@ def augmentation(settings: ClassificationOptions, config: Mapping[str, Any]) -> 
         RandomHorizontalFlip(settings.flip),
     ]
     if settings.jitter:
-        steps.append(ColorJitter())
+        steps.append(LightJitter())
     return Compose([*steps, Normalize(config["mean"], config["std"])])
