@@ -213,12 +213,13 @@ class RandomAffine(Transform):
 
     def apply(self, sample: Sample, rng: np.random.Generator) -> Sample:
         height, width = size = sample["image"].shape[:2]
-        angle = rng.uniform(*_range(self.degrees))
+        low, high = _range(self.degrees)[:2]
+        angle = rng.uniform(low, high)
         share = self.translate or (0.0, 0.0)
         move = (round(rng.uniform(-1, 1) * share[0] * width), round(rng.uniform(-1, 1) * share[1] * height))
         factor = rng.uniform(*(self.scale or (1.0, 1.0)))
         slant = _range(self.shear or 0.0)
-        shear = (rng.uniform(*slant[:2]), rng.uniform(*slant[2:]) if len(slant) == 4 else 0.0)
+        shear = (rng.uniform(slant[0], slant[1]), rng.uniform(slant[2], slant[3]) if len(slant) == 4 else 0.0)
         matrix = affine_matrix(size, angle, move, factor, shear)
         return warp(sample, Projective(matrix, size), fill=self.fill, ignore_index=self.ignore_index)
 
