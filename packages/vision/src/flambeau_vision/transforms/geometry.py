@@ -178,7 +178,7 @@ def affine_matrix(
 ) -> np.ndarray:
     """The matrix (3, 3) from result to picture: sheared, scaled and turned clockwise round the middle, then moved.
 
-    Angles in degrees, ``translate`` (x, y) in pixels.
+    Angles in degrees, ``translate`` (x, y) in pixels; the composition and the signs are torchvision's.
 
     >>> affine_matrix((10, 20), translate=(3, 0))[0].tolist()
     [1.0, 0.0, -3.0]
@@ -186,9 +186,10 @@ def affine_matrix(
     cos, sin = np.cos(radians(angle)), np.sin(radians(angle))
     middle = np.array([[1.0, 0, size[1] / 2], [0, 1, size[0] / 2], [0, 0, 1]])
     turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]]) @ np.diag([scale, scale, 1.0])
-    slant = np.array([[1.0, tan(radians(shear[0])), 0], [tan(radians(shear[1])), 1, 0], [0, 0, 1]])
+    slant_x = np.array([[1.0, -tan(radians(shear[0])), 0], [0, 1, 0], [0, 0, 1]])
+    slant_y = np.array([[1.0, 0, 0], [-tan(radians(shear[1])), 1, 0], [0, 0, 1]])
     move = np.array([[1.0, 0, translate[0]], [0, 1, translate[1]], [0, 0, 1]])
-    matrix = np.linalg.inv(move @ middle @ turn @ slant @ np.linalg.inv(middle))
+    matrix = np.linalg.inv(move @ middle @ turn @ slant_y @ slant_x @ np.linalg.inv(middle))
     matrix[2] = (0.0, 0.0, 1.0)
     return matrix + 0.0
 
