@@ -14,7 +14,7 @@ from PIL import Image
 from flambeau.data import DataLoader
 from flambeau.errors import FlambeauError
 from flambeau_vision.datasets import CIFAR10, CIFAR10_CLASSES, MNIST, CamVid, ImageFolder, read_idx
-from flambeau_vision.transforms import Compose, Normalize, RandomAffine
+from flambeau_vision.transforms import Compose, Normalize, RandomZoomCrop
 
 
 def encoded(array, kind="PNG"):
@@ -149,7 +149,7 @@ def test_image_folder(tmp_path, zipped):
 
 
 def test_augmentation_does_not_depend_on_workers(tmp_path):
-    transform = Compose([RandomAffine((8, 8), ignore_index=11), Normalize(0.4, 0.3)])
+    transform = Compose([RandomZoomCrop((8, 8), ignore_index=11), Normalize(0.4, 0.3)])
     dataset = CamVid(write(tmp_path, "train", camvid_files(6), True), transform=transform)
 
     def epoch(workers):

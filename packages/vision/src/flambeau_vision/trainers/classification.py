@@ -16,7 +16,7 @@ from flambeau.train import Accuracy, supervised
 
 from ..datasets import PictureDataset, open_classification
 from ..tasks.classification import score
-from ..transforms import AsRGB, ColorJitter, Compose, Normalize, RandomCrop, RandomHorizontalFlip, Resize
+from ..transforms import AsRGB, Compose, LightJitter, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 from .common import statistics, store_half
 
 
@@ -31,6 +31,7 @@ class ClassificationOptions(supervised.Options):
         train_split: split that is trained on.
         val_split: split that is evaluated after each epoch.
         half: store the weights as float16.
+        strict: stop at a broken picture instead of leaving it out.
         model: options of the model as JSON, such as ``{"layers": [2, 2, 2]}``.
     """
 
@@ -48,6 +49,7 @@ class ClassificationOptions(supervised.Options):
     train_split: str = "train"
     val_split: str = "test"
     half: bool = False
+    strict: bool = False
     model: dict[str, Any] | None = None
 
 
@@ -58,8 +60,8 @@ def train(model_id: str, data: str, output: str, options: dict[str, Any], resume
         The scores of the weights that were kept on the validation split.
     """
     settings = from_options(ClassificationOptions, options)
-    dataset = open_classification(data, settings.train_split)
-    validation = open_classification(data, settings.val_split)
+    dataset = open_classification(data, settings.train_split, strict=settings.strict)
+    validation = open_classification(data, settings.val_split, strict=settings.strict)
     config = model_config(dataset, settings)
     dataset.transform = augmentation(settings, config)
     size = (config["size"], config["size"])
@@ -106,5 +108,5 @@ def augmentation(settings: ClassificationOptions, config: Mapping[str, Any]) -> 
         RandomHorizontalFlip(settings.flip),
     ]
     if settings.jitter:
-        steps.append(ColorJitter())
+        steps.append(LightJitter())
     return Compose([*steps, Normalize(config["mean"], config["std"])])

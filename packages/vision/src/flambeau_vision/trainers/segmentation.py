@@ -25,7 +25,7 @@ from flambeau.train import Callback, MeanIoU, Run, supervised
 
 from ..datasets import CamVid
 from ..tasks.segmentation import score
-from ..transforms import ColorJitter, Compose, Normalize, RandomAffine
+from ..transforms import Compose, LightJitter, Normalize, RandomZoomCrop
 from .common import statistics, store_half
 
 
@@ -39,7 +39,7 @@ class SegmentationOptions(supervised.Options):
         late: where the last part begins, as a share of the epochs; 1 for never. It needs ``workers=0``.
         zoom: range of the zoom of the windows.
         degrees: largest rotation of the windows.
-        jitter: strength of the colour jitter; 0 for none, 1 for that of `ColorJitter`.
+        jitter: strength of the colour jitter; 0 for none, 1 for that of `LightJitter`.
         focus: probability that a window is drawn round a pixel of a rare class.
         class_weight: c of the class weights 1 / log(c + p); 0 weighs all classes alike.
         jaccard: weight of the soft Jaccard loss.
@@ -164,7 +164,7 @@ def augmentation(
     rare: tuple[int, ...] = ()
     if settings.focus:
         rare = tuple(int(index) for index in np.flatnonzero(dataset.class_frequencies() < 0.02))
-    window = RandomAffine(
+    window = RandomZoomCrop(
         crop,
         settings.zoom,
         degrees=settings.degrees,
@@ -173,7 +173,7 @@ def augmentation(
         focus=rare,
         focus_p=settings.focus,
     )
-    colour = ColorJitter(
+    colour = LightJitter(
         brightness=0.4 * settings.jitter,
         contrast=0.3 * settings.jitter,
         saturation=min(0.5 * settings.jitter, 1.0),
