@@ -24,8 +24,9 @@ if TYPE_CHECKING:  # names that are also those of sub-modules
 __version__ = "0.1.0"
 
 _SUBMODULES = (
-    "amp", "autograd", "backends", "cli", "compiler", "data", "distributed", "dtypes", "errors", "explain", "fft", "func",
-    "graph", "io", "linalg", "nn", "ops", "optim", "plugins", "quantize", "signal", "special", "testing", "train", "utils",
+    "amp", "autograd", "backends", "cli", "compiler", "data", "distributed", "dtypes", "errors", "explain", "fft",
+    "func", "graph", "io", "linalg", "nn", "ops", "optim", "plugins", "quantize", "signal", "special", "testing",
+    "train", "utils",
 )  # fmt: skip
 # Where a public name lives; what is not listed is looked up in ops.
 _FROM = {

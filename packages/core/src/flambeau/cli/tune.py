@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -125,7 +125,7 @@ class _Trial:
 
 
 def _run(
-    trial: Callable[..., None], space: Mapping[str, tuple[str, list[Any]]], trials: int, at_once: int, metric: str,
+    trial: _Trial, space: Mapping[str, tuple[str, list[Any]]], trials: int, at_once: int, metric: str,
     mode: str, seed: int, folder: Path, resume: bool,
 ) -> Any:  # fmt: skip
     import random

@@ -20,6 +20,7 @@ BUILT_IN_COMMANDS = frozenset(
         "tasks",
         "trainers",
         "train",
+        "tune",
         "evaluate",
         "predict",
         "summary",
