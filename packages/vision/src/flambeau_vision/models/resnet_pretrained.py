@@ -8,6 +8,8 @@ from typing import Any
 
 from flambeau import FlambeauError
 
+from .pretrained import class_options, require
+
 _PARTS = {"convolution": "conv", "normalization": "bn"}
 _SHORTCUT = {"convolution": "0", "normalization": "1"}
 _LAYER = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.(convolution|normalization)\.(\w+)")
@@ -32,17 +34,13 @@ def options(config: dict[str, Any]) -> dict[str, Any]:
         if "input_size" in trained:
             found["size"] = trained["input_size"][-1]
         return found
-    if (activation := config.get("hidden_act", "relu")) != "relu":
-        raise FlambeauError(f"this ResNet has {activation!r} activations", "ResNets with 'relu' can be loaded")
+    require(config, "ResNet", hidden_act="relu", num_channels=3)
     bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
     widths = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
     if bottleneck and any(width % 4 for width in widths):
         raise FlambeauError(f"this ResNet has bottlenecks of {widths} channels", "multiples of 4 can be loaded")
-    labels = config.get("id2label") or {}
-    classes = tuple(labels[key] for key in sorted(labels, key=int))
     return {
-        "num_classes": len(classes) or config.get("num_labels", 2),
-        "classes": classes,
+        **class_options(config),
         "layers": tuple(config.get("depths", (3, 4, 6, 3))),
         "widths": tuple(width // 4 for width in widths) if bottleneck else widths,
         "block": "bottleneck" if bottleneck else "basic",
