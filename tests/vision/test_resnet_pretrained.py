@@ -73,7 +73,7 @@ def test_own(model, tmp_path):
 
 
 def test_another_resnet(tmp_path):
-    for change in ({"layer_type": "bottleneck"}, {"embedding_size": 4}, {"downsample_in_first_stage": True}):
+    for change in ({"hidden_act": "gelu"}, {"layer_type": "bottleneck", "hidden_sizes": [6, 12]}):
         (tmp_path / "config.json").write_text(json.dumps(CONFIG | change))
         with pytest.raises(FlambeauError, match="ResNet"):
             from_pretrained(tmp_path)

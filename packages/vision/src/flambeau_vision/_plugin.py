@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from flambeau.plugins import DatasetSpec, ModelSpec, TaskSpec, TrainerSpec, hookimpl
 
-SEGMENTATION, CLASSIFICATION = "vision/semantic-segmentation", "vision/image-classification"
+from ._zoo import CLASSIFICATION, classifiers
+
+SEGMENTATION = "vision/semantic-segmentation"
 
 
 @hookimpl
@@ -21,19 +23,7 @@ def flambeau_register_models() -> Iterator[ModelSpec]:
         weights=("package:flambeau_segment/data/model.safetensors",),
         tags=("segmentation", "street"),
     )
-    yield ModelSpec(
-        id="vision/resnet18",
-        factory="flambeau_vision.models.resnet:ResNet",
-        config="flambeau_vision.models.resnet:ResNetConfig",
-        summary="ResNet-18 with torchvision's state-dict keys.",
-        task=CLASSIFICATION,
-        parameters=11_689_512,
-        architectures=("ResNetForImageClassification", "resnet18"),
-        model_type="resnet",
-        from_config="flambeau_vision.models.resnet_pretrained:options",
-        map_state="flambeau_vision.models.resnet_pretrained:rename",
-        tags=("classification",),
-    )
+    yield from classifiers()
     yield ModelSpec(
         id="vision/resnet20",
         factory="flambeau_vision.models.resnet:ResNet",

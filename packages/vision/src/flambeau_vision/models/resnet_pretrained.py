@@ -8,6 +8,8 @@ from typing import Any
 
 from flambeau import FlambeauError
 
+from .pretrained import class_options, require
+
 _PARTS = {"convolution": "conv", "normalization": "bn"}
 _SHORTCUT = {"convolution": "0", "normalization": "1"}
 _LAYER = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.(\d+)\.(convolution|normalization)\.(\w+)")
@@ -19,10 +21,11 @@ def options(config: dict[str, Any]) -> dict[str, Any]:
     """The options of `ResNetConfig` for a ``config.json``.
 
     Raises:
-        FlambeauError: a ResNet that is not made of basic blocks.
+        FlambeauError: other activations than ReLU.
 
-    >>> options({"layer_type": "basic", "depths": [1], "hidden_sizes": [8], "embedding_size": 8, "num_labels": 3})
-    {'num_classes': 3, 'classes': (), 'layers': (1,), 'widths': (8,)}
+    >>> found = options({"layer_type": "basic", "depths": [1], "hidden_sizes": [8], "num_labels": 3})
+    >>> found["widths"], found["stem_width"], found["num_classes"]
+    ((8,), 64, 3)
     """
     if "architecture" in config:  # timm's
         found: dict[str, Any] = {"num_classes": config.get("num_classes", 1000)}
@@ -31,20 +34,19 @@ def options(config: dict[str, Any]) -> dict[str, Any]:
         if "input_size" in trained:
             found["size"] = trained["input_size"][-1]
         return found
+    require(config, "ResNet", hidden_act="relu", num_channels=3)
+    bottleneck = config.get("layer_type", "bottleneck") == "bottleneck"
     widths = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
-    basic = config.get("layer_type", "bottleneck") == "basic" and not config.get("downsample_in_first_stage", False)
-    if not basic or config.get("embedding_size", 64) != widths[0]:
-        raise FlambeauError(
-            f"this ResNet has {config.get('layer_type', 'bottleneck')!r} layers or a stem of another width",
-            "models of basic blocks, such as ResNet-18 and ResNet-34, can be loaded",
-        )
-    labels = config.get("id2label") or {}
-    classes = tuple(labels[key] for key in sorted(labels, key=int))
+    if bottleneck and any(width % 4 for width in widths):
+        raise FlambeauError(f"this ResNet has bottlenecks of {widths} channels", "multiples of 4 can be loaded")
     return {
-        "num_classes": len(classes) or config.get("num_labels", 2),
-        "classes": classes,
+        **class_options(config),
         "layers": tuple(config.get("depths", (3, 4, 6, 3))),
-        "widths": widths,
+        "widths": tuple(width // 4 for width in widths) if bottleneck else widths,
+        "block": "bottleneck" if bottleneck else "basic",
+        "stem_width": config.get("embedding_size", 64),
+        "first_stride": 2 if config.get("downsample_in_first_stage", False) else 1,
+        "early_stride": bool(config.get("downsample_in_bottleneck", False)),
     }
 
 
