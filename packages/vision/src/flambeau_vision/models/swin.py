@@ -321,7 +321,7 @@ class Swin(nn.Module):
 
 
 class SwinBackbone(nn.Module):
-    """Feature maps (N, C, H, W) of the stages in ``out_features``, each after a layer norm of its own.
+    """Feature maps (N, C, H, W) of the stages in ``out_features``, each after a layer norm of its own: a `Backbone`.
 
     >>> small = dict(embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4)
     >>> model = SwinBackbone(SwinConfig(out_features=("stage1", "stage2"), **small)).eval()
@@ -337,13 +337,17 @@ class SwinBackbone(nn.Module):
         stages = sorted(config.out_features) or [f"stage{len(config.depths)}"]
         self.channels = {stage: config.embed_dim * 2 ** (int(stage[5:]) - 1) for stage in stages}
         self.hidden_states_norms = nn.ModuleDict({stage: nn.LayerNorm(width) for stage, width in self.channels.items()})
+        self.feature_channels = tuple(self.channels.values())
+        self.feature_strides = tuple(config.patch_size * 2 ** (int(stage[5:]) - 1) for stage in stages)
         init_weights(self)
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+    def features(self, pixel_values: Tensor) -> list[Tensor]:
+        """The feature maps, finest first."""
         grids = self.encoder(self.embeddings(pixel_values), always_shift=True)
-        return tuple(
-            norm(grids[int(stage[5:]) - 1]).permute(0, 3, 1, 2) for stage, norm in self.hidden_states_norms.items()
-        )
+        return [norm(grids[int(stage[5:]) - 1]).permute(0, 3, 1, 2) for stage, norm in self.hidden_states_norms.items()]
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.features(pixel_values))
 
 
 def options(config: dict[str, Any]) -> dict[str, Any]:
