@@ -338,7 +338,7 @@ class SwinBackbone(nn.Module):
         self.channels = {stage: config.embed_dim * 2 ** (int(stage[5:]) - 1) for stage in stages}
         self.hidden_states_norms = nn.ModuleDict({stage: nn.LayerNorm(width) for stage, width in self.channels.items()})
         self.feature_channels = tuple(self.channels.values())
-        self.feature_strides = tuple(config.patch_size * 2 ** (int(stage[5:]) - 1) for stage in stages)
+        self.feature_strides = tuple(pair(config.patch_size)[0] * 2 ** (int(stage[5:]) - 1) for stage in stages)
         init_weights(self)
 
     def features(self, pixel_values: Tensor) -> list[Tensor]:
