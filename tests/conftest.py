@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 KEPT = ("FLAMBEAU_DATA", "FLAMBEAU_DEVICE")
 for _name in [n for n in os.environ if n.startswith("FLAMBEAU_") and n not in KEPT]:
     del os.environ[_name]
+
+# A shell's background job ignores Ctrl-C, and its children do: a test that sends it would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time: a failure is never a matter of luck. `HYPOTHESIS_PROFILE=explore` looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
