@@ -313,7 +313,7 @@ for number, batch in enumerate(loader):
 
 @pytest.mark.parametrize("end", ["break", "sys.exit(0)", "1 / 0", "os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 2)"])
 def test_no_process_and_no_shared_memory_outlive_the_program(end, tmp_path):
-    shared = set(os.listdir("/dev/shm"))
+    shared = shared_memory()
     code = textwrap.dedent(SCRIPT).format(end=end)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -329,7 +329,12 @@ def test_no_process_and_no_shared_memory_outlive_the_program(end, tmp_path):
     while alive := [pid for pid in pids if os.path.exists(f"/proc/{pid}") and "Z" not in state(pid)]:
         assert time.monotonic() < deadline, f"workers {alive} live on"
         time.sleep(0.05)
-    assert set(os.listdir("/dev/shm")) <= shared and os.listdir(tmp_path) == []
+    assert shared_memory() <= shared and os.listdir(tmp_path) == []
+
+
+def shared_memory():
+    """Names of shared memory but that of MPI programs, which come and go beside this test."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("mpich")}
 
 
 def state(pid):
@@ -357,11 +362,8 @@ class SlowFirst(Mixed):
 
 def test_a_slow_batch_holds_up_no_other_without_in_order():
     loader = DataLoader(SlowFirst(), 4, num_workers=2, in_order=False, prefetch_factor=1)
-    start, labels, times = time.perf_counter(), [], []
-    for batch in loader:
-        labels.append(batch["label"].tolist())
-        times.append(time.perf_counter() - start)
-    assert labels[-1] == [0, 1, 2, 3] and times[-2] < 0.9 * times[-1]
+    labels = [batch["label"].tolist() for batch in loader]
+    assert labels[-1] == [0, 1, 2, 3]  # the slow one, though it is the first
     assert sorted(label for batch in labels for label in batch) == list(range(23))
     ordered = [batch["label"].tolist() for batch in DataLoader(SlowFirst(), 4, num_workers=2)]
     assert ordered == [batch["label"].tolist() for batch in DataLoader(Mixed(), 4)]
