@@ -69,13 +69,20 @@ class Watchdog:
             pass
         self.end(reason)
 
+    def say(self, reason: str) -> None:
+        """Prints why the job ends, once."""
+        with self._lock:
+            if self._spoken:
+                return
+            self._spoken = True
+            text = f"error: {reason}; the job ends\n  mend: go on from the newest checkpoint (resume)\n"
+            os.write(2, text.encode())
+            time.sleep(0.2)  # the launcher passes it on, but not after an abort
+
     def end(self, reason: str, speak: bool = True) -> None:
         """Prints the reason and ends all processes of the job."""
-        with self._lock:
-            if speak and not self._spoken:
-                self._spoken = True
-                text = f"error: {reason}; the job ends\n  mend: go on from the newest checkpoint (resume)\n"
-                os.write(2, text.encode())
+        if speak:
+            self.say(reason)
         # Should MPI be stuck, the process ends all the same, and with it its launcher's other processes.
         timer = threading.Timer(3.0, os._exit, (EXIT_FAILURE,))
         timer.daemon = True
@@ -230,6 +237,7 @@ class _Server:
                 pass
 
     def _end(self, reason: str) -> None:
+        self._dog.say(reason)  # before the others are told: they end the job at once
         self._tell(_FAIL + b" " + reason.encode() + b"\n")
         self._dog.end(reason)
 
