@@ -15,8 +15,9 @@ from flambeau.errors import FlambeauError
 from flambeau.io import from_pretrained, save_pretrained
 from flambeau.plugins import create_model, get_model
 from flambeau_vision.models import detr, swin, vit
+from flambeau_vision.models.blocks import StochasticDepth
 from flambeau_vision.models.deit import distillation_loss
-from flambeau_vision.models.parts import DropPath, activation, attend, hub_options, resized
+from flambeau_vision.models.parts import activation, attend, hub_options, resized
 from flambeau_vision.models.set_prediction import (
     Detections,
     corners,
@@ -212,7 +213,7 @@ def test_shifted_windows_do_not_mix_opposite_edges():
 
 def test_drop_path():
     flambeau.manual_seed(0)
-    drop = DropPath(0.25)
+    drop = StochasticDepth(0.25)
     out = drop(flambeau.ones(4000, 2)).numpy()
     assert (out[:, 0] == out[:, 1]).all()
     assert set(np.unique(out.round(2)).astype(str)) == {"0.0", "1.33"}

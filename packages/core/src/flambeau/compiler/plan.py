@@ -30,7 +30,6 @@ class Program:
         self.graph = graph
         self.source = ""
         self.buffers: list[tuple[tuple[int, ...], np.dtype]] = []  # (elements, dtype)
-        self.reused = 0
         self._globals: dict[str, Any] = {}
         self._spare: list[list[np.ndarray]] = []
         self._function = self._compile(list(nodes), sources, outputs, keep)
@@ -78,7 +77,6 @@ class Program:
                 for k in free:
                     if self.buffers[k] == (want.shape, want.dtype):
                         free.remove(k)
-                        self.reused += 1
                         break
                 else:
                     self.buffers.append((want.shape, want.dtype))

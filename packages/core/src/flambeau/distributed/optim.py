@@ -32,7 +32,6 @@ class ZeroRedundancyOptimizer(Optimizer):
     def __init__(self, params: Iterable[Any], optimizer_class: type[Optimizer], **defaults: Any) -> None:
         backend = groups._need()
         self._backend = backend
-        self._class = optimizer_class
         super().__init__(params, defaults)
         self._owner = _owners([p for g in self.param_groups for p in g["params"]], backend.size)
         shares = [

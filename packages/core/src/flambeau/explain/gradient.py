@@ -8,7 +8,7 @@ al. 2015), integrated gradients (Sundararajan et al. 2017), SmoothGrad (Smilkov 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -257,14 +257,11 @@ def completeness_error(attributions: Sequence[Tensor], gain: Tensor) -> Tensor:
     return sum((a.reshape(a.shape[0], -1).sum(1) for a in attributions), start=-gain)
 
 
-class Method(Protocol):
-    """What `NoiseTunnel` wraps: any method of this package that takes floating-point inputs."""
-
-    def attribute(self, inputs: Any, **kwargs: Any) -> Any: ...
-
-
 class NoiseTunnel:
     """SmoothGrad: another method's attributions, averaged over inputs with Gaussian noise (Smilkov et al. 2017).
+
+    Args:
+        attribution_method: any method of this package that takes floating-point inputs.
 
     >>> import flambeau
     >>> method = NoiseTunnel(Saliency(lambda x: (x**3).sum(1)))

@@ -21,7 +21,7 @@ from ..errors import FlambeauError
 if TYPE_CHECKING:
     from .loop import Run
 
-__all__ = ["Callback", "EarlyStopping", "Mode", "improves"]
+__all__ = ["Callback", "EarlyStopping", "Mode", "best_row", "improves"]
 
 Mode = Literal["min", "max"]
 
@@ -91,3 +91,13 @@ def improves(value: float, best: float | None, mode: Mode, min_delta: float = 0.
     if best is None:
         return True
     return value < best - min_delta if mode == "min" else value > best + min_delta
+
+
+def best_row(history: list[dict[str, Any]], monitor: str | None, mode: Mode) -> dict[str, Any] | None:
+    """The row of the best epoch by a column of the history; None if there is no such column."""
+    best: dict[str, Any] | None = None
+    for row in history if monitor else ():
+        value = row.get(monitor)  # type: ignore[arg-type]
+        if isinstance(value, (int, float)) and improves(value, best[monitor] if best else None, mode):  # type: ignore[index]
+            best = row
+    return best

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..io.atomic import atomic_write
-from .callbacks import Callback, Mode, improves
+from .callbacks import Callback, Mode, best_row
 from .report_svg import chart, heat_table
 
 if TYPE_CHECKING:
@@ -189,16 +189,6 @@ def _quietly(model: Any, function: Any) -> Any:
     finally:
         model.train(training)
         restore_rng(random)
-
-
-def best_row(history: list[dict[str, Any]], monitor: str | None, mode: Mode) -> dict[str, Any] | None:
-    """The row of the best epoch by a column of the history; None if there is no such column."""
-    best: dict[str, Any] | None = None
-    for row in history if monitor else ():
-        value = row.get(monitor)  # type: ignore[arg-type]
-        if isinstance(value, (int, float)) and improves(value, best[monitor] if best else None, mode):  # type: ignore[index]
-            best = row
-    return best
 
 
 def environment() -> dict[str, str]:

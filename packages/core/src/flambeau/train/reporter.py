@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..io.atomic import atomic_write
-from .callbacks import Callback, Mode
-from .report import best_row
+from .callbacks import Callback, Mode, best_row
 from .report_svg import log_scale_helps
 
 if TYPE_CHECKING:

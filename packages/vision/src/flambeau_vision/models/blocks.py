@@ -1,4 +1,4 @@
-"""What several convolutional networks are built of, with torchvision's state-dict keys."""
+"""What several networks are built of, with torchvision's state-dict keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import flambeau
 from flambeau import Tensor, nn
 from flambeau.nn import functional as F
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Layer = Callable[[], nn.Module]
 Norm = Callable[[int], nn.Module]
 
@@ -27,8 +28,8 @@ class ClassifierConfig:
 
     num_classes: int = 1000
     classes: tuple[str, ...] = ()
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     size: int = 224
 
 

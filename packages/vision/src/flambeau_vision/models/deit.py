@@ -7,7 +7,8 @@ from typing import Any
 
 from flambeau import Tensor, nn
 
-from .parts import IMAGENET_MEAN, IMAGENET_STD, hub_options, init_weights
+from .blocks import IMAGENET_MEAN, IMAGENET_STD
+from .parts import hub_options, init_weights
 from .vit import ViTConfig, ViTModel
 
 

@@ -12,7 +12,8 @@ import flambeau
 import flambeau.nn.functional as F
 from flambeau import FlambeauError, Tensor, nn
 
-from .parts import IMAGENET_MEAN, IMAGENET_STD, MLPHead, activation, attend, hub_options
+from .blocks import IMAGENET_MEAN, IMAGENET_STD
+from .parts import MLPHead, activation, attend, hub_options
 from .resnet_pretrained import rename as torchvision_names
 from .set_prediction import Detections
 

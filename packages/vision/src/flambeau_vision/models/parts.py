@@ -1,4 +1,4 @@
-"""What the transformers for vision have in common: attention over heads, stochastic depth, options of a folder."""
+"""What the transformers for vision have in common: attention over heads, positions, options of a folder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 import flambeau
 import flambeau.nn.functional as F
 from flambeau import Tensor, nn
-from flambeau.errors import FlambeauError
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from .pretrained import class_options
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -68,27 +67,6 @@ def attend(
     else:
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
     return out.transpose(1, 2).flatten(2), weights
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al. 2016): in training a branch is left out for some pictures, and scaled for others.
-
-    >>> DropPath(0.5).eval()(flambeau.ones(2)).tolist()
-    [1.0, 1.0]
-    """
-
-    def __init__(self, p: float = 0.0) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0.0:
-            return x
-        kept = flambeau.rand(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device) >= self.p
-        return x * kept / (1.0 - self.p)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
 
 
 class Dense(nn.Module):
@@ -161,15 +139,10 @@ def hub_options(config: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """
     known = {field.name for field in fields(kind)}
     found = {key: _plain(value) for key, value in config.items() if key in known and value is not None}
-    labels = config.get("id2label") or {}
-    try:
-        classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise FlambeauError("config.json: id2label is no dict of numbered names", "use another copy") from error
-    # Transformers leaves out a number of labels that is its default, 2, together with the names.
-    found["num_classes"] = len(classes) or config.get("num_labels", 2)
-    if "classes" in known and any(not name.startswith("LABEL_") for name in classes):
-        found["classes"] = classes
+    named = class_options(config)
+    found["num_classes"] = named["num_classes"]
+    if "classes" in known and any(not name.startswith("LABEL_") for name in named["classes"]):
+        found["classes"] = named["classes"]
     return found
 
 

@@ -12,11 +12,18 @@ from flambeau import FlambeauError
 def class_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """The number of classes and their names in a ``config.json``.
 
+    Raises:
+        FlambeauError: ``id2label`` is no dict of numbered names.
+
     >>> class_options({"id2label": {"1": "dog", "0": "cat"}})
     {'num_classes': 2, 'classes': ('cat', 'dog')}
     """
     labels = config.get("id2label") or {}
-    classes = tuple(labels[key] for key in sorted(labels, key=int))
+    try:
+        classes = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FlambeauError("config.json: id2label is no dict of numbered names", "use another copy") from error
+    # Transformers leaves out a number of labels that is its default, 2, together with the names.
     return {"num_classes": len(classes) or config.get("num_labels", 2), "classes": classes}
 
 

@@ -9,11 +9,9 @@ import flambeau
 import flambeau.nn.functional as F
 from flambeau import Tensor, nn
 
+from .blocks import IMAGENET_MEAN, IMAGENET_STD, StochasticDepth
 from .parts import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Dense,
-    DropPath,
     activation,
     attend,
     hub_options,
@@ -167,7 +165,7 @@ class Layer(nn.Module):
         self.layer_norm_2 = nn.LayerNorm(width)
         self.mlp = MixMLP(config, width, config.mlp_ratios[stage])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
         x = x + self.drop_path(self.dropout(self.attention(self.layer_norm_1(x), height, width)))

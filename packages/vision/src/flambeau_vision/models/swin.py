@@ -12,11 +12,9 @@ import flambeau
 import flambeau.nn.functional as F
 from flambeau import Tensor, nn
 
+from .blocks import IMAGENET_MEAN, IMAGENET_STD, StochasticDepth
 from .parts import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Dense,
-    DropPath,
     activation,
     attend,
     hub_options,
@@ -174,7 +172,7 @@ class Block(nn.Module):
         self.output = Dense(int(config.mlp_ratio * width), width)
         self.act = activation(config.hidden_act)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, x: Tensor, always_shift: bool = False) -> Tensor:
         x = x + self.drop_path(self._windows(self.layernorm_before(x), always_shift))

@@ -8,7 +8,8 @@ from typing import Any
 import flambeau
 from flambeau import Tensor, nn
 
-from .parts import IMAGENET_MEAN, IMAGENET_STD, MLPHead, hub_options, init_weights, resized
+from .blocks import IMAGENET_MEAN, IMAGENET_STD
+from .parts import MLPHead, hub_options, init_weights, resized
 from .set_prediction import Detections
 from .vit import Layer, PatchEmbeddings, ViTConfig
 
